@@ -1,0 +1,1 @@
+"""Continuous mixtures of Gaussians: p(x|w) = ∫ p(x|t,w) p(t) dt, one model and one bound."""

@@ -1,0 +1,94 @@
+"""Errors at the door: every public function checks what it is given with these, and with nothing else.
+
+Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wherever they are known: inside
+`jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def array(name: str, value: Any, shape: tuple[int | str, ...], *, finite: bool = True) -> jax.Array:
+    """`value` as a floating-point array of `shape`, in which a letter stands for any length but zero.
+
+    Raises ValueError naming the argument, what came and what was expected.
+    """
+    expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
+    if not hasattr(value, "dtype"):
+        try:
+            value = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name} must be {expected}, got {type(value).__name__}: {error}") from error
+    came = f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        advice = f"; convert it with {name}.astype(float)" if jnp.issubdtype(value.dtype, jnp.integer) else ""
+        raise ValueError(f"{name} must be {expected}, got {came}{advice}")
+    fits = len(value.shape) == len(shape) and all(
+        length > 0 if isinstance(want, str) else length == want
+        for length, want in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} must be {expected}, got {came}")
+    if finite and not isinstance(value, jax.core.Tracer):
+        wrong = ~np.isfinite(np.asarray(value))
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name} must be finite, got {np.asarray(value)[index]} at {name}[{', '.join(map(str, index))}]"
+                f" ({int(wrong.sum())} of {wrong.size} values are not finite)"
+            )
+    return jnp.asarray(value)
+
+
+def count(name: str, value: Any, minimum: int = 1, maximum: int | None = None, why: str = "") -> int:
+    """`value` as an integer in [minimum, maximum]. Raises ValueError otherwise, with `why` as the reason."""
+    expected = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{name} must be {expected}{why and f' ({why})'}, got {value!r}")
+    return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a positive, finite float. Raises ValueError otherwise."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0 < value < np.inf:
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    return float(value)
+
+
+def key(value: Any) -> jax.Array:
+    """A single typed random key. Raises ValueError for an old-style one or anything else."""
+    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        came = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
+        raise ValueError(f"key must be a typed key, as jax.random.key(seed) makes it, got {came}")
+    if value.shape:
+        raise ValueError(f"key must be one key, got an array of keys of shape {list(value.shape)}")
+    return value
+
+
+def decoder(w: Any) -> Any:
+    """A decoder: `latent_dim`, `data_dim` and `mu, sigma = w(t)`, both of shape [data_dim].
+
+    Raises ValueError when a part is missing or the shapes that `w(t)` returns are wrong.
+    """
+    missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(w, part)]
+    if missing:
+        raise ValueError(
+            f"w must be a decoder with latent_dim, data_dim and mu, sigma = w(t); "
+            f"got {type(w).__name__} without {', '.join(missing)}"
+        )
+    d, D = count("w.latent_dim", w.latent_dim), count("w.data_dim", w.data_dim)
+    output = jax.eval_shape(lambda t: w(t), jax.ShapeDtypeStruct((d,), jnp.result_type(float)))
+    shapes = [tuple(part.shape) for part in jax.tree.leaves(output)]
+    if not isinstance(output, tuple) or shapes != [(D,), (D,)]:
+        raise ValueError(
+            f"w(t) must return mu and sigma, each of shape [{D}] (w.data_dim), for t of shape [{d}] (w.latent_dim); "
+            f"got shapes {', '.join(str(list(s)) for s in shapes)}"
+        )
+    return w

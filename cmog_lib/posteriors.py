@@ -1,0 +1,105 @@
+"""q(t): the three forms a posterior over one datum's latents takes in the series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.model import LOG_2PI
+
+
+class Gaussian(eqx.Module):
+    """q(t) = ∏_j N(t_j; m_j, s_j²): the factorised Gaussian, s a standard deviation.
+
+    m: [d]. log_s: [d], so that s is positive by construction. Slide 19.
+    """
+
+    m: Float[Array, "*batch d"]
+    log_s: Float[Array, "*batch d"]
+
+    @property
+    def s(self) -> Float[Array, "*batch d"]:
+        return jnp.exp(self.log_s)
+
+    @property
+    def mean(self) -> Float[Array, "*batch d"]:
+        return self.m
+
+    @property
+    def covariance(self) -> Float[Array, "*batch d d"]:
+        return jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(self.s**2)
+
+    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
+        """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M."""
+        noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
+        return self.m[None] + self.s[None] * noise
+
+    def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
+        """log q(t), in nats."""
+        t = _validate.array("t", t, self.m.shape)
+        return -0.5 * jnp.sum(((t - self.m) / self.s) ** 2 + 2 * self.log_s + LOG_2PI)
+
+
+class FullGaussian(eqx.Module):
+    """q(t) = N(t; m, L Lᵀ): a Gaussian with any covariance, through its Cholesky factor L.
+
+    m: [d]. L: [d, d], lower triangular with a positive diagonal.
+    """
+
+    m: Float[Array, "*batch d"]
+    L: Float[Array, "*batch d d"]
+
+    @property
+    def mean(self) -> Float[Array, "*batch d"]:
+        return self.m
+
+    @property
+    def covariance(self) -> Float[Array, "*batch d d"]:
+        return self.L @ jnp.swapaxes(self.L, -1, -2)
+
+    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
+        """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
+        noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
+        return self.m[None] + noise @ self.L.T
+
+    def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
+        """log q(t), in nats."""
+        t = _validate.array("t", t, self.m.shape)
+        standard = jax.scipy.linalg.solve_triangular(self.L, t - self.m, lower=True)
+        return -0.5 * jnp.sum(standard**2 + LOG_2PI) - jnp.sum(jnp.log(jnp.diagonal(self.L)))
+
+
+class Weighted(eqx.Module):
+    """E_q f(t) = Σ_s weight_s f(t_s): points with weights that sum to one, from a grid, importance draws or a chain.
+
+    t: [S, d], the points. log_weight: [S], or [N, S] for N data on the same points; the weights are normalised.
+    """
+
+    t: Float[Array, "S d"]
+    log_weight: Float[Array, "*batch S"]
+
+    @property
+    def weight(self) -> Float[Array, "*batch S"]:
+        return jnp.exp(self.log_weight)
+
+    @property
+    def mean(self) -> Float[Array, "*batch d"]:
+        return self.expect(lambda t: t)
+
+    @property
+    def covariance(self) -> Float[Array, "*batch d d"]:
+        # Around the mean: E tt^T - mm^T would cancel where the posterior is narrow.
+        def around(weight: Array, mean: Array) -> Array:
+            deviation = self.t - mean[None]
+            return (weight[:, None] * deviation).T @ deviation
+
+        return jnp.vectorize(around, signature="(s),(d)->(d,d)")(self.weight, self.mean)
+
+    def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
+        """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
+        return jnp.tensordot(self.weight, jax.vmap(f)(self.t), axes=1)

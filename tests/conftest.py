@@ -1,0 +1,20 @@
+"""What every test runs under: shapes enforced, rank promotion an error, and each library test in both precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("cmog_lib", "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Iterator[jnp.dtype]:
+    """The precision that a test runs in; a test that takes this fixture runs once in each."""
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
