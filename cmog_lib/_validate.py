@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def array(name: str, value: Any, shape: tuple[int | str, ...], *, finite: bool = True) -> jax.Array:
+def array(
+    name: str, value: Any, shape: tuple[int | str, ...], *, finite: bool = True, missing: bool = False
+) -> jax.Array:
     """`value` as a floating-point array of `shape`, in which a letter stands for any length but zero.
 
+    With `missing` a NaN is allowed, since it marks a missing cell.
     Raises ValueError naming the argument, what came and what was expected.
     """
     expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
@@ -29,18 +32,18 @@ def array(name: str, value: Any, shape: tuple[int | str, ...], *, finite: bool =
         advice = f"; convert it with {name}.astype(float)" if jnp.issubdtype(value.dtype, jnp.integer) else ""
         raise ValueError(f"{name} must be {expected}, got {came}{advice}")
     fits = len(value.shape) == len(shape) and all(
-        length > 0 if isinstance(want, str) else length == want
-        for length, want in zip(value.shape, shape, strict=True)
+        length > 0 if isinstance(want, str) else length == want for length, want in zip(value.shape, shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{name} must be {expected}, got {came}")
     if finite and not isinstance(value, jax.core.Tracer):
-        wrong = ~np.isfinite(np.asarray(value))
+        wrong = np.isinf(np.asarray(value)) if missing else ~np.isfinite(np.asarray(value))
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            expected, bad = ("finite or NaN (a missing cell)", "infinite") if missing else ("finite", "not finite")
             raise ValueError(
-                f"{name} must be finite, got {np.asarray(value)[index]} at {name}[{', '.join(map(str, index))}]"
-                f" ({int(wrong.sum())} of {wrong.size} values are not finite)"
+                f"{name} must be {expected}, got {np.asarray(value)[index]} at {name}[{', '.join(map(str, index))}]"
+                f" ({int(wrong.sum())} of {wrong.size} values are {bad})"
             )
     return jnp.asarray(value)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import pytest
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 install_import_hook("cmog_lib", "beartype.beartype")
@@ -18,3 +19,12 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[jnp.dtype]:
     """The precision that a test runs in; a test that takes this fixture runs once in each."""
     with jax.enable_x64(request.param == "float64"):
         yield jnp.dtype(request.param)
+
+
+@pytest.fixture
+def entry_errors() -> Iterator[None]:
+    """Without the import hook's own checks, so that a test sees the ValueError that a reader of the library sees."""
+    before = jaxtyping_config.jaxtyping_disable
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", before)

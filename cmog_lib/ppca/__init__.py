@@ -1,0 +1,17 @@
+"""PPCA, μ(t) = Wt + b and Σ(t) = Σ₀: the one decoder for which every quantity of the series is closed form."""
+
+from cmog_lib.ppca.closed_form import log_p_x, log_p_x_observed, marginal, posterior, posterior_observed
+from cmog_lib.ppca.em import em_step
+from cmog_lib.ppca.spectrum import Spectrum, fit, fit_all
+
+__all__ = [
+    "Spectrum",
+    "em_step",
+    "fit",
+    "fit_all",
+    "log_p_x",
+    "log_p_x_observed",
+    "marginal",
+    "posterior",
+    "posterior_observed",
+]

@@ -1,0 +1,153 @@
+"""Maximum likelihood for every latent dimension at once, from one eigendecomposition of the data's covariance."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Linear
+from cmog_lib.model import LOG_2PI
+
+
+class Spectrum(eqx.Module):
+    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: all that PPCA needs to know of the data, for every latent dimension.
+
+    b: [D], the data's mean. eigenvalues: [D], λ_1 ≥ … ≥ λ_D, exactly zero past the rank. eigenvectors:
+    [D, min(N, D)], the columns of U, each with its largest entry positive. n: the number of data. rank: of S.
+    """
+
+    b: Float[Array, "D"]
+    eigenvalues: Float[Array, "D"]
+    eigenvectors: Float[Array, "D K"]
+    n: int = eqx.field(static=True)
+    rank: int = eqx.field(static=True)
+
+    @property
+    def data_dim(self) -> int:
+        return self.b.shape[0]
+
+    @property
+    def _sigma_squared(self) -> Float[Array, "D"]:
+        # Summed from the smallest upwards, so that small eigenvalues count in float32 too.
+        D = self.data_dim
+        return jnp.cumsum(self.eigenvalues[::-1])[::-1] / jnp.arange(D, 0, -1, dtype=self.b.dtype)
+
+    def sigma(self, latent_dim: int) -> Float[Array, ""]:
+        """σ with σ² = 1/(D − d) Σ_{j>d} λ_j, the mean of the discarded eigenvalues; zero from d = rank on.
+
+        latent_dim: d from 0 to D − 1. Raises ValueError outside.
+        """
+        d = _validate.count("latent_dim", latent_dim, 0, self.data_dim - 1)
+        return jnp.sqrt(self._sigma_squared[d])
+
+    def model(self, latent_dim: int) -> Linear:
+        """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
+
+        latent_dim: d, at least 1 and below the rank. Raises ValueError outside, and says which d are possible: from the
+        rank on the discarded eigenvalues vanish, σ goes to 0 and the likelihood to infinity.
+        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        """
+        d = _validate.count("latent_dim", latent_dim, 1)
+        if d >= self.data_dim or d >= self.rank:
+            highest = min(self.rank, self.data_dim) - 1
+            possible = f"possible here: 1 to {highest}" if highest > 0 else "no latent dimension is possible here"
+            raise ValueError(
+                f"latent_dim must leave some spread for σ: the {self.n} data of {self.data_dim} dimensions have rank "
+                f"{self.rank}, so nothing is left beyond {self.rank} dimensions, σ would be 0 and the likelihood "
+                f"infinite; {possible}, got {d}"
+            )
+        sigma_squared = self._sigma_squared[d]
+        scale = jnp.sqrt(jnp.maximum(self.eigenvalues[:d] - sigma_squared, 0.0))
+        return Linear(self.eigenvectors[:, :d] * scale[None], self.b, 0.5 * jnp.log(sigma_squared))
+
+    @property
+    def log_likelihood(self) -> Float[Array, "D"]:
+        """max_w 1/N Σ_i log p(x_i|w) = −½ [D log 2π + Σ_{j≤d} log λ_j + (D − d) log σ² + D], for d = 0 … D − 1.
+
+        In nats per datum. From d = rank on it is +inf: there the likelihood has no maximum, it grows as σ falls.
+        """
+        D, d = self.data_dim, jnp.arange(self.data_dim)
+        exists = d < self.rank
+        kept = jnp.cumsum(jnp.log(jnp.where(exists, self.eigenvalues, 1.0)))
+        kept = jnp.concatenate([jnp.zeros_like(kept[:1]), kept[:-1]])
+        discarded = (D - d) * jnp.log(jnp.where(exists, self._sigma_squared, 1.0))
+        return jnp.where(exists, -0.5 * (D * LOG_2PI + kept + discarded + D), jnp.inf)
+
+    def log_p_x(self, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
+        """log p(x_i|w_d) for every latent dimension d = 0 … D − 1 and every datum, in nats.
+
+        X: [n, D], any data, held-out ones too. One projection y = Uᵀ(x − b), then cumulative sums over d. NaN from
+        d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
+        """
+        return _log_p_x(self, _validate.array("X", X, ("n", self.data_dim)))
+
+
+def fit_all(X: Float[Array, "N D"]) -> Spectrum:
+    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
+
+    X: [N, D], data. With fewer data than dimensions it goes through the N × N matrix of inner products.
+    Raises ValueError when X is no finite matrix of floats. Slide 5.
+    """
+    X = _validate.array("X", X, ("N", "D"))
+    N, D = X.shape
+    # In float64 always: squaring the data's spread into a covariance costs half of the digits.
+    with jax.enable_x64(True):
+        b, eigenvalues, eigenvectors = jax.device_get(_decompose(jnp.asarray(X, "float64")))
+    # What is below this came from rounding: of the decomposition, or of the data to their own precision.
+    rounding = max(N, D) * np.finfo("float64").eps * eigenvalues[0]
+    rounding += D * (float(jnp.finfo(X.dtype).eps) * float(jnp.abs(X).max())) ** 2
+    rank = int(np.sum(eigenvalues > rounding))
+    eigenvalues = np.pad(eigenvalues[:rank], (0, D - rank))
+    b, eigenvalues, eigenvectors = (jnp.asarray(part, X.dtype) for part in (b, eigenvalues, eigenvectors))
+    return Spectrum(b, eigenvalues, eigenvectors, N, rank)
+
+
+def fit(X: Float[Array, "N D"], latent_dim: int) -> Linear:
+    """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
+
+    X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
+    Raises ValueError when X is no finite matrix of floats, or d is out of range; it then says which d are possible.
+    Slide 5; Tipping and Bishop 1999, equations 7 and 8.
+    """
+    return fit_all(X).model(latent_dim)
+
+
+@jax.jit
+def _decompose(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "K"], Float[Array, "D K"]]:
+    N, D = X.shape
+    b = X.mean(axis=0)
+    X = X - b[None]
+    if N < D:
+        eigenvalues, inner = jnp.linalg.eigh(X @ X.T / N)
+        # XᵀU has orthogonal columns up to rounding, which QR removes, also in the columns of length zero.
+        eigenvectors, _ = jnp.linalg.qr(X.T @ inner[:, ::-1])
+    else:
+        eigenvalues, eigenvectors = jnp.linalg.eigh(X.T @ X / N)
+        eigenvectors = eigenvectors[:, ::-1]
+    # An eigenvector has no sign of its own: the first of its (nearly) largest entries is made positive.
+    size = jnp.abs(eigenvectors)
+    largest = jnp.argmax(size > 0.999 * size.max(axis=0)[None], axis=0)
+    sign = jnp.sign(jnp.take_along_axis(eigenvectors, largest[None], axis=0))
+    return b, eigenvalues[::-1], eigenvectors * sign
+
+
+@jax.jit
+def _log_p_x(spectrum: Spectrum, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
+    D, K = spectrum.eigenvectors.shape
+    residual = X - spectrum.b[None]
+    y = residual @ spectrum.eigenvectors
+    outside = jnp.sum((residual - y @ spectrum.eigenvectors.T) ** 2, axis=1)
+    squares = jnp.pad(y.T**2, ((0, D - K), (0, 0)))
+    # Sums of squares from the tail: |x − b|² − Σ_{j≤d} y_j² would cancel.
+    discarded = jnp.cumsum(squares[::-1], axis=0)[::-1] + (outside[None] if K < D else 0.0)
+    exists = jnp.arange(D) < spectrum.rank
+    eigenvalues = jnp.where(exists, spectrum.eigenvalues, 1.0)
+    kept = jnp.cumsum(squares / eigenvalues[:, None] + jnp.log(eigenvalues)[:, None], axis=0)
+    kept = jnp.concatenate([jnp.zeros_like(kept[:1]), kept[:-1]])
+    sigma_squared = jnp.where(exists, spectrum._sigma_squared, jnp.nan)
+    rest = discarded / sigma_squared[:, None] + (jnp.arange(D, 0, -1) * jnp.log(sigma_squared))[:, None]
+    return -0.5 * (D * LOG_2PI + kept + rest)
