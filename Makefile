@@ -40,7 +40,7 @@ $(STAMP): requirements.txt pyproject.toml
 	    echo "setup: the pins have changed, bringing .venv up to date (seconds to a minute)"; \
 	    rm -f $(STAMP); \
 	else \
-	    echo "setup: building .venv with $$python ($$version): about 0.4 GB to download, 1.3 GB on disk, one to five minutes, once"; \
+	    echo "setup: building .venv with $$python ($$version): about 0.3 GB to download, 1.4 GB on disk, one to five minutes, once"; \
 	    "$$python" -m venv --clear $(VENV); \
 	fi; \
 	$(RUN) pip install --disable-pip-version-check --no-input --only-binary=:all: -r requirements.txt; \
@@ -50,8 +50,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a token)
 	@echo "lab: starting JupyterLab on notebooks/, a few seconds; Ctrl-C twice stops it"
-	@$(RUN) jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
+	@exec $(RUN) jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	    --LabApp.extension_manager=readonly \
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
 test: $(STAMP) ## run every test
