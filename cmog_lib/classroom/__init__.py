@@ -1,0 +1,1 @@
+"""What the lectures need on top of the library: the explorer, pictures, exercise checkers. Nothing imports this."""

@@ -1,0 +1,96 @@
+"""The two homes of an explorer: an anywidget where a widget manager runs, and HTML that needs nothing at all."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from cmog_lib.classroom.explore_frames import Bundle
+from cmog_lib.classroom.explore_sliders import Control
+
+_JS, _CSS = (Path(__file__).with_name(f"explore.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+
+
+class Widget(anywidget.AnyWidget):
+    """What the browser gets: `spec` and the encoded frames, one after the other; live, only the first of them."""
+
+    _esm = _JS
+    _css = _CSS
+    spec = traitlets.Dict().tag(sync=True)
+    frames = traitlets.Bytes().tag(sync=True)
+
+
+def cause(error: Exception) -> str:
+    """The one line that says what went wrong."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def base_spec(label: str, size: tuple[int, int], controls: Sequence[Control], sentences_given: bool) -> dict[str, Any]:
+    """What both homes and both modes share."""
+    return {
+        "label": label,
+        "size": list(size),
+        "controls": [_control_spec(control) for control in controls],
+        "sentencesGiven": sentences_given,
+    }
+
+
+def bundle_spec(made: Bundle) -> dict[str, Any]:
+    """What a spec says about its frames."""
+    return {
+        "frameOf": made.frame_of,
+        "sentences": made.sentences,
+        "errors": {str(k): cause(error) for k, error in made.errors.items()},
+        "lengths": [len(frame) for frame in made.frames],
+    }
+
+
+def live_widget(spec: dict[str, Any], frame: bytes, answer: Callable[[Any], tuple[dict[str, Any], bytes]]) -> Widget:
+    """A widget that asks `answer(positions)` for every picture but the first."""
+    widget = Widget(spec=spec, frames=frame)
+
+    def hear(_: Any, message: Any, __: Any) -> None:
+        reply, picture = answer(message["positions"])
+        reply |= {"view": message["view"], "question": message["question"]}
+        widget.send(reply, [picture] if picture else [])
+
+    widget.on_msg(hear)
+    return widget
+
+
+def page(spec: dict[str, Any], frames: Sequence[bytes], start: int) -> str:
+    """`spec` and its frames as HTML that stands alone: the first picture at once, sliders as soon as scripts run."""
+    name = f"cmog-{uuid.uuid4().hex}"
+    urls = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in frames]
+    k, sentence = spec["frameOf"][start], html.escape(spec["sentences"][start])
+    first = f'<img src="{urls[k]}" alt="{sentence}" style="max-width: 100%">' if k >= 0 else f"<p>{sentence}</p>"
+    return (
+        f'<style>{_CSS}</style><div id="{name}" class="cmog-host"><p>{html.escape(spec["label"])}</p>{first}</div>'
+        f'<script type="module">{_JS}\nconst spec = {_script_safe(spec)};\n'
+        f'mount(document.getElementById("{name}"), spec, framesSource(spec, {_script_safe(urls)}));</script>'
+    )
+
+
+def _script_safe(data: Any) -> str:
+    # A "<" could end the script element from inside a string.
+    return json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+
+
+def _control_spec(control: Control) -> dict[str, Any]:
+    spec: dict[str, Any] = {"label": control.label, "count": len(control.values), "start": control.start}
+    if control.axes is None:
+        return spec | {"texts": list(control.texts)}
+    return spec | {
+        "axes": [list(axis) for axis in control.axes],
+        "names": list(control.names),
+        "cross": list(control.cross),
+    }
