@@ -1,0 +1,147 @@
+"""log p(x|w) and p(t|x,w) by adding up over latents: three choices of nodes, one sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
+from cmog_lib.posteriors import Weighted
+
+# How many entries of the table log p(x_i|t_k,w) exist at a time, and how many nodes a rule may have.
+TABLE_ENTRIES = 2**23
+MOST_NODES = 2**26
+
+
+class Nodes(eqx.Module):
+    """∫ f(t) p(t) dt ≈ Σ_s exp(log_weight_s) f(t_s): the prior is inside the weights.
+
+    t: [S, d], latents. log_weight: [S]; -inf switches a node off. Slide 2.
+    """
+
+    t: Float[Array, "S d"]
+    log_weight: Float[Array, "S"]
+
+
+def grid(latent_dim: int, n: int, half_width: float = 6.0) -> Nodes:
+    """∫ f(t) p(t) dt ≈ Σ_s f(t_s) p(t_s) h^d: the centres of n^d equal cells of side h = 2·half_width/n.
+
+    latent_dim: d, 1 to 3. n: cells a dimension, at least 2. half_width: the box is [-half_width, half_width]^d.
+    Nodes are in row-major order: `nodes.log_weight.reshape(n, n)[i, j]` belongs to t = (centre i, centre j).
+    Raises ValueError for a larger latent dimension, with what the grid would cost there. Slide 2.
+    """
+    latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
+    half_width = _validate.positive("half_width", half_width)
+    _affordable("grid", latent_dim, n, 3)
+    step = 2 * half_width / n
+    centre = -half_width + step * (np.arange(n) + 0.5)
+    return _tensor(latent_dim, centre, np.log(step) - 0.5 * (centre**2 + LOG_2PI))
+
+
+def gauss_hermite(latent_dim: int, n: int) -> Nodes:
+    """∫ f(t) p(t) dt, without error where f is a polynomial of degree below 2n in every t_j: n^d nodes.
+
+    latent_dim: d. n: nodes a dimension, at least 2. Exact for polynomials, poor for a sharp likelihood.
+    Raises ValueError when there would be too many nodes to hold. Source: Golub and Welsch (1969); SciPy computes it.
+    """
+    from scipy.special import roots_hermitenorm
+
+    latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
+    _affordable("gauss_hermite", latent_dim, n, None)
+    t, weight = roots_hermitenorm(n)
+    with np.errstate(divide="ignore"):  # the outermost of several hundred weights underflow, rightly, to nothing
+        return _tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI)
+
+
+def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
+    """∫ f(t) p(t) dt ≈ 1/M Σ_s f(t_s), t_s ~ p(t) = N(0, I).
+
+    latent_dim: d, as large as you like. M: how many draws. Raises ValueError when M < 1 or the key is not a typed one.
+    """
+    latent_dim, M = _validate.count("latent_dim", latent_dim), _validate.count("M", M)
+    t = jax.random.normal(_validate.key(key), (M, latent_dim))
+    return Nodes(t, jnp.full(M, -np.log(M), t.dtype))
+
+
+def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N"]:
+    """log p(x_i|w) = log Σ_s exp(log_weight_s) p(x_i|t_s,w), in nats, for every datum.
+
+    w: decoder. X: [N, D], data. nodes: where to add up. Returns [N]. Differentiable in w; memory stays bounded.
+    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slides 2 and 3.
+    """
+    w, X, nodes = _checked(w, X, nodes)
+    return _log_p_x(w, X, nodes)
+
+
+def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
+    """p(t_s|x_i,w) = weight_s p(x_i|t_s,w) / Σ_s' weight_s' p(x_i|t_s',w): Bayes' rule on the nodes.
+
+    w: decoder. X: [N, D], data. nodes: where the posterior lives. Returns all N posteriors on the shared nodes,
+    log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
+    """
+    w, X, nodes = _checked(w, X, nodes)
+    return _posterior(w, X, nodes)
+
+
+@eqx.filter_jit
+def _log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N"]:
+    # Blocks of nodes, so that the table never exists as a whole; its backward pass computes each block again.
+    S = len(nodes.t)
+    block = int(np.clip(TABLE_ENTRIES // max(X.shape), 1, S))
+    fill = -S % block
+    t = jnp.pad(nodes.t, ((0, fill), (0, 0)), mode="edge").reshape(-1, block, nodes.t.shape[1])
+    log_weight = jnp.pad(nodes.log_weight, (0, fill), constant_values=-jnp.inf).reshape(-1, block)
+
+    @jax.checkpoint
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        t, log_weight = part
+        terms = log_p_x_given_t_table(w, X, t) + log_weight[None]
+        return jnp.logaddexp(total, jax.nn.logsumexp(terms, axis=1)), None
+
+    start = jnp.full(len(X), -jnp.inf, jnp.result_type(X, nodes.log_weight))
+    return jax.lax.scan(add, start, (t, log_weight))[0]
+
+
+@eqx.filter_jit
+def _posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
+    joint = log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None]
+    return Weighted(nodes.t, jax.nn.log_softmax(joint, axis=1))
+
+
+def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:
+    w = _validate.decoder(w)
+    X = _validate.array("X", X, ("N", w.data_dim))
+    if not isinstance(nodes, Nodes):
+        raise ValueError(f"nodes must be Nodes, as grid, gauss_hermite or monte_carlo make, got {type(nodes).__name__}")
+    t = _validate.array("nodes.t", nodes.t, ("S", w.latent_dim))
+    log_weight = _validate.array("nodes.log_weight", nodes.log_weight, (len(t),), finite=False)
+    if not isinstance(log_weight, jax.core.Tracer) and not bool(jnp.all(log_weight < jnp.inf)):
+        raise ValueError("nodes.log_weight must be finite or -inf, got NaN or inf")
+    return as_module(w), X, Nodes(t, log_weight)
+
+
+def _affordable(rule: str, latent_dim: int, n: int, most: int | None) -> None:
+    count = n**latent_dim
+    if count <= MOST_NODES and (most is None or latent_dim <= most):
+        return
+    gigabytes = count * (latent_dim + 1) * jnp.dtype(float).itemsize / 2**30
+    limit = f"latent_dim at most {most} and " if most else ""
+    raise ValueError(
+        f"{rule} needs {limit}at most {MOST_NODES:,} nodes; latent_dim={latent_dim} with n={n} asks for"
+        f" {n}^{latent_dim} = {count:.3g} nodes, {gigabytes:.3g} GiB before a single datum is seen. Use a smaller n,"
+        f" or monte_carlo(latent_dim, M, key=key), whose cost does not grow with the dimension"
+    )
+
+
+def _tensor(latent_dim: int, t: np.ndarray, log_weight: np.ndarray) -> Nodes:
+    """Every combination of one-dimensional nodes; logarithms of the weights add up."""
+    points = np.stack(np.meshgrid(*[t] * latent_dim, indexing="ij"), axis=-1).reshape(-1, latent_dim)
+    weights = np.sum(np.meshgrid(*[log_weight] * latent_dim, indexing="ij"), axis=0).reshape(-1)
+    return Nodes(jnp.asarray(points), jnp.asarray(weights))
