@@ -34,6 +34,11 @@ class Gaussian(eqx.Module):
     def covariance(self) -> Float[Array, "*batch d d"]:
         return jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(self.s**2)
 
+    @property
+    def entropy(self) -> Float[Array, "*batch"]:
+        """−E_q log q(t) = Σ_j log s_j + d/2 (1 + log 2π), in nats."""
+        return jnp.sum(self.log_s + 0.5 * (1 + LOG_2PI), axis=-1)
+
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
         """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M."""
         noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
@@ -61,6 +66,11 @@ class FullGaussian(eqx.Module):
     @property
     def covariance(self) -> Float[Array, "*batch d d"]:
         return self.L @ jnp.swapaxes(self.L, -1, -2)
+
+    @property
+    def entropy(self) -> Float[Array, "*batch"]:
+        """−E_q log q(t) = log det L + d/2 (1 + log 2π), in nats."""
+        return jnp.sum(jnp.log(jnp.diagonal(self.L, axis1=-2, axis2=-1)) + 0.5 * (1 + LOG_2PI), axis=-1)
 
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
         """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
