@@ -1,0 +1,108 @@
+"""Exercise checkers that name the mistake.
+
+An exercise knows the right answer as a function, and the wrong ones as functions too: a checker says "you took the
+sum where the mean was meant" because it made that mistake itself and got the same numbers. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a checker says: `status` is "passed", "mistake" (a known one, named), "wrong" or "open"."""
+
+    status: str
+    message: str
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    def __repr__(self) -> str:
+        return f"{self._mark} {self.message}"
+
+    @property
+    def _mark(self) -> str:
+        return {"passed": "✓", "mistake": "✗", "wrong": "✗", "open": "…"}[self.status]
+
+    def _repr_html_(self) -> str:
+        edge = {"passed": "#007A5C", "mistake": "#D55E00", "wrong": "#D55E00", "open": "#6B6B6B"}[self.status]
+        return (
+            f'<div role="status" style="border-left:6px solid {edge};padding:.4em .8em">'
+            f"<strong>{self._mark}</strong> {html.escape(self.message)}</div>"
+        )
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question with its answer and the mistakes that people make.
+
+    answer: the right function. cases: argument tuples that it is called with. mistakes: sentence ↦ the function
+    that makes this mistake. tolerance: relative to the size of the right answer.
+    """
+
+    answer: Callable
+    cases: Callable[[], Sequence[tuple]]
+    mistakes: Mapping[str, Callable]
+    praise: str
+    tolerance: float = 1e-4
+
+    def __call__(self, attempt: Any) -> Verdict:
+        """Compare an attempt with the right answer, then with every known mistake. Never raises for a wrong one."""
+        if not callable(attempt):
+            return Verdict("wrong", f"This checker is given your function itself, not {type(attempt).__name__}.")
+        cases = self.cases()
+        try:
+            got = [attempt(*case) for case in cases]
+        except Exception as error:  # whatever a student's code raises is shown to the student, in one line
+            return Verdict("wrong", f"Your function stopped with {type(error).__name__}: {error}")
+        if any(part is None or part is Ellipsis for value in got for part in _parts(value)):
+            return Verdict("open", "Not answered yet: replace the ... and run this cell again.")
+        if self._agree(got, self.answer, cases):
+            return Verdict("passed", self.praise)
+        for sentence, mistake in self.mistakes.items():
+            if self._agree(got, mistake, cases):
+                return Verdict("mistake", sentence)
+        return Verdict("wrong", self._difference(got[0], self.answer(*cases[0])))
+
+    def _agree(self, got: Sequence[Any], want: Callable, cases: Sequence[tuple]) -> bool:
+        return all(_close(value, want(*case), self.tolerance) for value, case in zip(got, cases, strict=True))
+
+    def _difference(self, got: Any, want: Any) -> str:
+        shapes = [str([list(np.shape(part)) for part in _parts(value)]) for value in (got, want)]
+        if shapes[0] != shapes[1]:
+            return f"The shape is {shapes[0]}, expected {shapes[1]}."
+        gap = max(
+            float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float))))
+            for a, b in zip(_parts(got), _parts(want), strict=True)
+        )
+        return f"Not yet, and not a mistake that this checker knows: the largest difference is {gap:.3g}."
+
+
+def _parts(value: Any) -> list[Any]:
+    """The arrays in an answer, which may be one array or a tuple of them."""
+    return jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+
+
+def _close(got: Any, want: Any, tolerance: float) -> bool:
+    got_parts, want_parts = _parts(got), _parts(want)
+    if len(got_parts) != len(want_parts):
+        return False
+    for a, b in zip(got_parts, want_parts, strict=True):
+        try:
+            a, b = np.asarray(a, float), np.asarray(b, float)
+        except (TypeError, ValueError):
+            return False
+        finite = b[np.isfinite(b)]
+        scale = 1.0 if not finite.size else max(float(np.max(np.abs(finite))), 1e-12)
+        if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True

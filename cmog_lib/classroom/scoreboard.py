@@ -1,0 +1,50 @@
+"""The scoreboard of the series: one line a method, nats per datum from the truth, and what it cost."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from jax import Array
+
+
+@dataclass
+class Scoreboard:
+    """Mean |log p(x) − truth| over the data, in nats, beside decoder evaluations and seconds.
+
+    title: which model and which data. truth: [N], log p(x_i|w).
+    """
+
+    title: str
+    truth: Array
+    rows: list[tuple[str, float, int, float]] = field(default_factory=list)
+
+    def measure(self, method: str, compute: Callable[[], Array], *, evaluations: int) -> None:
+        """Add a line: `compute()` gives [N] values of log p(x_i|w); it is called twice, and the second call is timed.
+
+        The first call compiles. evaluations: how often the decoder was called.
+        """
+        jax.block_until_ready(compute())
+        start = time.perf_counter()
+        values = jax.block_until_ready(compute())
+        seconds = time.perf_counter() - start
+        nats = float(np.mean(np.abs(np.asarray(values, float) - np.asarray(self.truth, float))))
+        self.rows.append((method, nats, int(evaluations), seconds))
+
+    def _repr_html_(self) -> str:
+        # The class `measured` marks what differs from run to run, so that a comparison of two runs can leave it out.
+        body = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(method)}</th><td>{nats:.1e}</td>"
+            f"<td>{evaluations:,}</td><td class='measured'>{1000 * seconds:.1f}</td></tr>"
+            for method, nats, evaluations, seconds in self.rows
+        )
+        head = "".join(
+            f"<th scope='col'>{name}</th>"
+            for name in ("method", "nats from the truth, per datum", "decoder evaluations", "milliseconds here")
+        )
+        caption = f"<caption>{html.escape(self.title)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

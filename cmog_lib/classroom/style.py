@@ -1,0 +1,110 @@
+"""One look for all lectures: a palette safe for colour-blind readers, type that carries to the last row, alt text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.metadata
+import inspect
+import io
+import platform
+from collections.abc import Callable
+
+import jax
+import matplotlib
+from IPython.display import HTML, Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# The same thing has the same colour in all seven lectures (Okabe & Ito 2008); no figure tells by colour alone.
+TRUTH = "#000000"
+MODEL = "#0072B2"
+POSTERIOR = "#D55E00"
+PRIOR = "#007A5C"
+DATA = "#6B6B6B"
+BOUND = "#AA3377"
+HIGHLIGHT = "#E69F00"
+
+WIDTH = 9.6  # inches: at 100 dots an inch, what JupyterLab shows unscaled on a 1280-pixel screen
+DENSITY = "Blues"
+
+matplotlib.rcParams.update(
+    {
+        "figure.dpi": 100,
+        "font.size": 13,
+        "axes.titlesize": 14,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 13,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": matplotlib.cycler(
+            color=[MODEL, POSTERIOR, PRIOR, BOUND, HIGHLIGHT], linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
+        ),
+        "lines.linewidth": 2.2,
+        "xtick.labelsize": 12,
+        "ytick.labelsize": 12,
+        "legend.frameon": False,
+        "legend.fontsize": 12,
+        "mathtext.fontset": "cm",
+    }
+)
+
+
+def begin(*, x64: bool) -> None:
+    """Print what a lecture ran on, and choose its precision: float64 if `x64`, else float32."""
+    jax.config.update("jax_enable_x64", x64)
+    packages = " · ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cmog_lib", "jax", "matplotlib"))
+    print(f"Python {platform.python_version()} · {packages} · {'float64' if x64 else 'float32'}")
+
+
+def figure(
+    columns: int = 1,
+    *,
+    rows: int = 1,
+    height: float = 4.0,
+    widths: tuple[float, ...] | None = None,
+    left: float = 0.8,
+    right: float = 0.2,
+    top: float = 0.5,
+    bottom: float = 0.7,
+    gap: float = 0.9,
+    row_gap: float = 0.9,
+    projection: str | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row, with margins in inches: panels stay where they are while a slider moves."""
+    fig = Figure(figsize=(WIDTH, height))
+    ratios = widths or (1,) * columns
+    panel_width = (WIDTH - left - right - gap * (columns - 1)) / columns
+    panel_height = (height - top - bottom - row_gap * (rows - 1)) / rows
+    grid = fig.add_gridspec(
+        rows,
+        columns,
+        width_ratios=ratios,
+        left=left / WIDTH,
+        right=1 - right / WIDTH,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=gap / panel_width if columns > 1 else None,
+        hspace=row_gap / panel_height if rows > 1 else None,
+    )
+    axes = [fig.add_subplot(cell, projection=projection) for cell in grid]
+    return fig, axes
+
+
+def show(fig: Figure, alt: str) -> HTML:
+    """The figure as an image with `alt` as its text for readers who do not see it."""
+    png = io.BytesIO()
+    fig.savefig(png, format="png", dpi=2 * fig.dpi)
+    data = base64.b64encode(png.getvalue()).decode()
+    width = int(fig.get_figwidth() * fig.dpi)
+    style = "max-width:100%;height:auto;background:white;border-radius:6px"
+    return HTML(f'<img alt="{html.escape(alt)}" width="{width}" style="{style}" src="data:image/png;base64,{data}">')
+
+
+def source(*functions: Callable) -> Markdown:
+    """The library's own source of a formula, to read beside the slide."""
+    shown = []
+    for function in map(inspect.unwrap, functions):
+        where = f"{function.__module__.replace('.', '/')}.py: {function.__qualname__}"
+        shown.append(f"`{where}`\n```python\n{inspect.getsource(function).rstrip()}\n```")
+    return Markdown("\n".join(shown))

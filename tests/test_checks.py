@@ -1,0 +1,54 @@
+"""Every exercise passes its own answer and names every mistake that it claims to name."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import pytest
+
+from cmog_lib.classroom import checks
+from cmog_lib.classroom.checks import lecture1, lecture2
+
+EXERCISES = {
+    f"{module.__name__.rsplit('.', 1)[1]}.{name}": exercise
+    for module in (lecture1, lecture2)
+    for name, exercise in vars(module).items()
+    if isinstance(exercise, checks.Exercise)
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_answer_passes(name, dtype):
+    assert EXERCISES[name](EXERCISES[name].answer).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [(name, sentence) for name, e in EXERCISES.items() for sentence in e.mistakes]
+)
+def test_each_mistake_is_made_and_named(name, sentence, dtype):
+    exercise = EXERCISES[name]
+    verdict = exercise(exercise.mistakes[sentence])
+    assert verdict.status == "mistake" and verdict.message == sentence
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_unanswered_exercise_is_open(name):
+    assert EXERCISES[name](lambda *_: ...).status == "open"
+    assert EXERCISES[name](lambda *_: (..., ...)).status == "open"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_what_no_checker_knows_is_wrong_and_says_so(name):
+    assert EXERCISES[name](lambda *_: jnp.zeros((1, 1, 1, 1, 1))).message.startswith("The shape is")
+    assert "ZeroDivisionError" in EXERCISES[name](lambda *_: 1 / 0).message
+    assert "your function itself" in EXERCISES[name](3.0).message
+    close = EXERCISES[name].answer
+
+    def off(*case):
+        answer = close(*case)
+        return tuple(1.37 * a for a in answer) if isinstance(answer, tuple) else 1.37 * answer
+
+    assert EXERCISES[name](off).status in ("wrong", "mistake")
+
+
+def test_a_verdict_escapes_what_it_shows():
+    assert "<script>" not in checks.Verdict("wrong", "<script>alert(1)</script>")._repr_html_()
