@@ -39,7 +39,7 @@ class Gaussian(eqx.Module):
         """−E_q log q(t) = Σ_j log s_j + d/2 (1 + log 2π), in nats."""
         return jnp.sum(self.log_s + 0.5 * (1 + LOG_2PI), axis=-1)
 
-    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
+    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M."""
         noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + self.s[None] * noise
@@ -72,10 +72,10 @@ class FullGaussian(eqx.Module):
         """−E_q log q(t) = log det L + d/2 (1 + log 2π), in nats."""
         return jnp.sum(jnp.log(jnp.diagonal(self.L, axis1=-2, axis2=-1)) + 0.5 * (1 + LOG_2PI), axis=-1)
 
-    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M d"]:
+    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
         noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
-        return self.m[None] + noise @ self.L.T
+        return self.m[None] + jnp.einsum("...ij,...j->...i", self.L, noise)
 
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
         """log q(t), in nats."""
