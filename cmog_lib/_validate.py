@@ -87,11 +87,18 @@ def decoder(w: Any) -> Any:
             f"got {type(w).__name__} without {', '.join(missing)}"
         )
     d, D = count("w.latent_dim", w.latent_dim), count("w.data_dim", w.data_dim)
-    output = jax.eval_shape(lambda t: w(t), jax.ShapeDtypeStruct((d,), jnp.result_type(float)))
-    shapes = [tuple(part.shape) for part in jax.tree.leaves(output)]
-    if not isinstance(output, tuple) or shapes != [(D,), (D,)]:
-        raise ValueError(
-            f"w(t) must return mu and sigma, each of shape [{D}] (w.data_dim), for t of shape [{d}] (w.latent_dim); "
-            f"got shapes {', '.join(str(list(s)) for s in shapes)}"
-        )
+    expected = (
+        f"w(t) must return mu and sigma, each floating-point of shape [{D}] (w.data_dim), for t of shape [{d}]"
+        f" (w.latent_dim)"
+    )
+    try:
+        output = jax.eval_shape(lambda t: w(t), jax.ShapeDtypeStruct((d,), jnp.result_type(float)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{expected}; it raised {type(error).__name__}: {error}") from error
+    parts = jax.tree.leaves(output)
+    fits = all(part.shape == (D,) and jnp.issubdtype(part.dtype, jnp.floating) for part in parts)
+    if not isinstance(output, tuple) or len(parts) != 2 or not fits:
+        came = ", ".join(f"{part.dtype}{list(part.shape)}" for part in parts)
+        kind = "array" if isinstance(output, jax.ShapeDtypeStruct) else type(output).__name__
+        raise ValueError(f"{expected}; got {kind} of {came or 'nothing'}")
     return w
