@@ -1,5 +1,1 @@
 """Continuous mixtures of Gaussians: p(x|w) = ∫ p(x|t,w) p(t) dt, one model and one bound."""
-
-from cmog_lib import _xla
-
-_xla.mend()

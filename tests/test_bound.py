@@ -65,5 +65,5 @@ def test_other_decoders_are_refused(dtype):
             return jnp.tile(jnp.sin(t), 3)[:5], jnp.ones(5, t.dtype)
 
     _, q, x = problem(dtype)
-    with pytest.raises(ValueError, match="w must be a Linear decoder.*got Bent"):
+    with pytest.raises(ValueError, match=r"w must be a Linear decoder.*got Bent"):
         bound.expected_log_joint(Bent(), q, x)
