@@ -1,0 +1,148 @@
+"""Data with something known about them: real images, and synthetic x whose latents t and decoder w are the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float, Int, Key
+
+from cmog_lib import _mnist, _validate
+
+
+class Images(eqx.Module):
+    """X: [N, D], images as rows with grey values from 0 to 1. labels: [N]. X[i].reshape(image_shape) is a picture."""
+
+    X: Float[Array, "N D"]
+    labels: Int[Array, "N"]
+    image_shape: tuple[int, int] = eqx.field(static=True)
+
+
+class Truth(eqx.Module):
+    """p(x|t,w) = N(μ(t), σ² I) with μ written down by hand: the decoder that synthetic data really come from.
+
+    sigma is a standard deviation. Every function of the library that takes a decoder takes this one.
+    """
+
+    mu: Callable = eqx.field(static=True)
+    log_sigma: Float[Array, ""]
+    latent_dim: int = eqx.field(static=True)
+    data_dim: int = eqx.field(static=True)
+
+    @property
+    def sigma(self) -> Float[Array, ""]:
+        return jnp.exp(self.log_sigma)
+
+    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        return self.mu(t), jnp.broadcast_to(self.sigma, (self.data_dim,))
+
+
+class Synthetic(eqx.Module):
+    """X: [N, D], data. t: [N, d], the latents they were drawn with. w: the decoder they were drawn from."""
+
+    X: Float[Array, "N D"]
+    t: Float[Array, "N d"]
+    w: Truth
+
+
+Data = TypeVar("Data", Images, Synthetic)
+
+
+def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Data]:
+    """Training data and n_held_out held-out ones, at random without replacement; the same key, the same split.
+
+    Raises ValueError when n_held_out is not from 1 to N − 1.
+    """
+    N = data.X.shape[0]
+    n_held_out = _validate.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
+    order = jax.random.permutation(_validate.key(key), N)
+    per_datum = ("X", "labels") if isinstance(data, Images) else ("X", "t")
+
+    def part(rows: Array) -> Data:
+        return dataclasses.replace(data, **{name: getattr(data, name)[rows] for name in per_datum})
+
+    return part(order[n_held_out:]), part(order[:n_held_out])
+
+
+def digits() -> Images:
+    """1797 real images of handwritten digits, 8 × 8, from scikit-learn's own files: no download.
+
+    X: [1797, 64] in [0, 1]. Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998).
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    return Images(jnp.asarray(raw.data / 16, float), jnp.asarray(raw.target, int), (8, 8))
+
+
+def mnist(split: str = "train", *, download: bool = False) -> Images:
+    """60000 ("train") or 10000 ("test") real images of handwritten digits, 28 × 28.
+
+    split: which. download: fetch what is missing (11 MB for both splits, once, into the system's cache folder).
+    The files are looked for in the folder that CMOG_DATA_DIR names (mnist/*-ubyte.gz), then in that cache; the
+    SHA-256 of what they hold is checked each time.
+    X: [N, 784] in [0, 1]. Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database (1998).
+    Raises ValueError for an unknown split or a file that is not the official one, FileNotFoundError where a file is
+    missing and download is False, ConnectionError where no mirror answers.
+    """
+    if split not in _mnist.PREFIX:
+        raise ValueError(f"split must be one of {', '.join(map(repr, _mnist.PREFIX))}, got {split!r}")
+    images, labels = _mnist.read(split, download)
+    X = images.reshape(len(images), -1).astype(jnp.result_type(float)) / 255
+    return Images(jnp.asarray(X), jnp.asarray(labels, int), (28, 28))
+
+
+def curve(n: int, sigma: float = 0.1, *, key: Key[Array, ""]) -> Synthetic:
+    """x = (t, sin 2t) + σε, t ~ N(0, 1): a thick wave in the plane, one latent dimension.
+
+    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+    """
+    return _draw(_on_curve, 1, 2, n, sigma, key)
+
+
+def spiral(n: int, sigma: float = 0.05, *, key: Key[Array, ""]) -> Synthetic:
+    """x = r (cos θ, sin θ) + σε, r = ¼ + ¾Φ(t), θ = 3πΦ(t), t ~ N(0, 1): one and a half turns, one latent dimension.
+
+    Φ is the standard normal distribution function, which spreads the data evenly over the angle.
+    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+    """
+    return _draw(_on_spiral, 1, 2, n, sigma, key)
+
+
+def swiss_roll(n: int, sigma: float = 0.05, *, key: Key[Array, ""]) -> Synthetic:
+    """x = (r cos θ, 2Φ(t₂) − 1, r sin θ) + σε, r = (1 + 2Φ(t₁))/3, θ = 4.5πr, t ~ N(0, I): two latent dimensions.
+
+    Φ is the standard normal distribution function, which spreads the data evenly over the angle and the height.
+    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+    """
+    return _draw(_on_swiss_roll, 2, 3, n, sigma, key)
+
+
+# μ(t) of the three. They stand here, not inside their makers: a compiled function knows a decoder by its μ, and a
+# new one at each call would compile each time.
+def _on_curve(t: Array) -> Array:
+    return jnp.stack([t[0], jnp.sin(2 * t[0])])
+
+
+def _on_spiral(t: Array) -> Array:
+    u = ndtr(t[0])
+    return (0.25 + 0.75 * u) * jnp.stack([jnp.cos(3 * jnp.pi * u), jnp.sin(3 * jnp.pi * u)])
+
+
+def _on_swiss_roll(t: Array) -> Array:
+    r = (1 + 2 * ndtr(t[0])) / 3
+    return jnp.stack([r * jnp.cos(4.5 * jnp.pi * r), 2 * ndtr(t[1]) - 1, r * jnp.sin(4.5 * jnp.pi * r)])
+
+
+def _draw(mu: Callable, latent_dim: int, data_dim: int, n: int, sigma: float, key: Array) -> Synthetic:
+    """t ~ N(0, I), then x = μ(t) + σε."""
+    n, sigma = _validate.count("n", n), _validate.positive("sigma", sigma)
+    key_t, key_x = jax.random.split(_validate.key(key))
+    w = Truth(mu, jnp.log(jnp.asarray(sigma, float)), latent_dim, data_dim)
+    t = jax.random.normal(key_t, (n, latent_dim))
+    return Synthetic(jax.vmap(mu)(t) + w.sigma * jax.random.normal(key_x, (n, data_dim)), t, w)
