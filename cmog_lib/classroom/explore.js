@@ -5,6 +5,7 @@ const PLAY_MS = 125;
 const SPEAK_AFTER_MS = 400;
 const PATIENCE_MS = 4000;
 const PAD_FIELD_INSET = 16;
+const PAD_AND_GAP = 230;
 
 function make(tag, className, attributes = {}, text = "") {
   const node = document.createElement(tag);
@@ -19,15 +20,18 @@ export function mount(host, spec, source) {
   const root = make("div", "cmog", { role: "group", "aria-label": spec.label || "explorer" });
   // Both are needed: JupyterLab takes arrow keys, Home and End for itself otherwise.
   root.dataset.lmSuppressShortcuts = "true";
+  root.dataset.kind = spec.live ? "live" : "scrubbed";
   root.addEventListener("keydown", (event) => event.stopPropagation());
 
   const rows = make("div", "cmog-rows");
   const body = make("div", "cmog-body");
-  const view = make("div", "cmog-view", { style: `max-width: ${spec.size[0]}px` });
+  const view = make("div", "cmog-view");
   const card = make("div", "cmog-card", { style: `aspect-ratio: ${spec.size[0]} / ${spec.size[1]}` });
   const picture = make("div", "cmog-picture", { role: "img" });
   const alarm = make("div", "cmog-error", { role: "alert", hidden: "" });
   const status = make("div", "cmog-status", { role: "status", hidden: "" });
+  const changing = make("div", "cmog-changing");
+  picture.append(...(source.base ? [source.base] : []), changing);
   card.append(picture, alarm, status);
   view.append(card);
   const words = sentenceBelow(spec);
@@ -47,9 +51,12 @@ export function mount(host, spec, source) {
     return own;
   });
   body.append(view);
-  if (spec.label) root.append(make("p", "cmog-caption", { "aria-hidden": "true" }, spec.label));
-  if (rows.childNodes.length) root.append(rows);
-  root.append(body);
+  const pads = spec.controls.filter((control) => control.axes).length;
+  const sheet = make("div", "cmog-sheet", { style: `--cmog-width: ${spec.size[0] + pads * PAD_AND_GAP}px` });
+  if (spec.label) sheet.append(make("p", "cmog-caption", { "aria-hidden": "true" }, spec.label));
+  if (rows.childNodes.length) sheet.append(rows);
+  sheet.append(body);
+  root.append(sheet);
   host.replaceChildren(root);
 
   // At most one picture is under way; when it comes, the newest wish is sent and the older ones are forgotten.
@@ -78,7 +85,7 @@ export function mount(host, spec, source) {
   const say = (text) => { status.textContent = text; status.hidden = !text; };
 
   function paint({ image, error, sentence }, state) {
-    if (image) picture.replaceChildren(image);
+    if (image) changing.replaceChildren(image);
     picture.hidden = Boolean(error);
     alarm.hidden = !error;
     alarm.textContent = "";
@@ -234,8 +241,8 @@ function imageFrom(url) {
   return image;
 }
 
-// All pictures are here already. They are loaded while nobody is waiting, the first one at once.
-export function framesSource(spec, urls) {
+// All pictures are here already: what all states share, then what each lays over it. They load while nobody waits.
+export function framesSource(spec, [base, ...urls]) {
   const images = [];
   const imageOf = (k) => (images[k] ??= imageFrom(urls[k]));
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
@@ -246,6 +253,7 @@ export function framesSource(spec, urls) {
   };
   idle(preload);
   return {
+    base: urls.length ? imageFrom(base) : null,
     at(_, state) {
       const k = spec.frameOf[state];
       return { image: k < 0 ? null : imageOf(k), error: spec.errors[state], sentence: spec.sentences[state] };

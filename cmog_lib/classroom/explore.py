@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmog_lib.classroom import explore_views as views
-from cmog_lib.classroom.explore_frames import Drawn, Studio, bundle, check_size, encode
+from cmog_lib.classroom.explore_frames import bundle, check_size, encode
 from cmog_lib.classroom.explore_sliders import Control, Pad, Slider, control, restricted, sweep_positions
+from cmog_lib.classroom.explore_studio import Drawn, Studio
 
 __all__ = ["Explorer", "Failure", "Pad", "Slider", "explore", "failures", "made"]
 
@@ -110,18 +111,16 @@ class Explorer:
             if drawn.pixels is None:
                 assert drawn.error is not None
                 raise drawn.error
-            return encode(drawn.pixels, small=False)
+            return encode(drawn.pixels)
         state = self._state_of(at)
         if state in self._bundle.errors:
             raise self._bundle.errors[state]
-        return self._bundle.frames[self._bundle.frame_of[state]]
+        return self._bundle.picture(state)
 
     def html(self) -> str:
         """The explorer as HTML that stands alone. Of a live one it holds a sweep along the first slider."""
         if not self.live:
-            return views.page(
-                self._spec() | views.bundle_spec(self._bundle), self._bundle.frames, self._state_of(self._start)
-            )
+            return views.page(self._spec(), self._bundle, self._state_of(self._start))
         first, rest = self.controls[0], self.controls[1:]
         began = time.perf_counter()
         self._take(self._start)
@@ -131,14 +130,14 @@ class Explorer:
         still = ", ".join(f"{each.label} = {each.texts[each.start]}" for each in rest)
         note = f"{len(sweep)} of {self._count} positions{still and ', at ' + still}; run the notebook to move freely."
         slider = restricted(first, sweep)
-        return views.page(self._spec([slider]) | views.bundle_spec(swept) | {"note": note}, swept.frames, slider.start)
+        return views.page(self._spec([slider]) | {"note": note}, swept, slider.start)
 
     @functools.cached_property
     def widget(self) -> views.Widget:
         """The explorer as a widget."""
         if not self.live:
             spec = self._spec() | views.bundle_spec(self._bundle) | {"live": False}
-            widget = views.Widget(spec=spec, frames=b"".join(self._bundle.frames))
+            widget = views.Widget(spec=spec, frames=b"".join([self._bundle.base, *self._bundle.frames]))
         else:
             reply, picture = self._reply(self._first)
             widget = views.live_widget(self._spec() | {"live": True, "first": reply}, picture, self._answer)
@@ -192,7 +191,7 @@ class Explorer:
         if drawn.pixels is None:
             assert drawn.error is not None
             return {"sentence": drawn.sentence, "error": views.cause(drawn.error)}, b""
-        return {"sentence": drawn.sentence}, encode(drawn.pixels, small=False)
+        return {"sentence": drawn.sentence}, encode(drawn.pixels)
 
     def _answer(self, positions: Sequence[int]) -> tuple[dict[str, Any], bytes]:
         """What the browser gets for its question: always an answer, or its slider would wait for ever."""

@@ -165,7 +165,7 @@ def _structure(figure: Figure) -> list[Any]:
     facts: list[Any] = [figure.dpi, *figure.get_size_inches()]
     for axes in figure.axes:
         facts += [*axes.viewLim.extents, *axes.get_position().bounds, axes.get_aspect(), axes.get_visible()]
-        facts += [axes.axison, axes.get_frame_on()]
+        facts += [axes.axison, getattr(axes, "_frameon", None)]
     return facts + _all_layers(figure)
 
 

@@ -50,7 +50,7 @@ def bundle_spec(made: Bundle) -> dict[str, Any]:
         "frameOf": made.frame_of,
         "sentences": made.sentences,
         "errors": {str(k): cause(error) for k, error in made.errors.items()},
-        "lengths": [len(frame) for frame in made.frames],
+        "lengths": [len(part) for part in (made.base, *made.frames)],
     }
 
 
@@ -67,17 +67,24 @@ def live_widget(spec: dict[str, Any], frame: bytes, answer: Callable[[Any], tupl
     return widget
 
 
-def page(spec: dict[str, Any], frames: Sequence[bytes], start: int) -> str:
-    """`spec` and its frames as HTML that stands alone: the first picture at once, sliders as soon as scripts run."""
+def page(spec: dict[str, Any], made: Bundle, start: int) -> str:
+    """`spec` and its pictures as HTML that stands alone: the first one at once, sliders as soon as scripts run."""
     name = f"cmog-{uuid.uuid4().hex}"
-    urls = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in frames]
-    k, sentence = spec["frameOf"][start], html.escape(spec["sentences"][start])
-    first = f'<img src="{urls[k]}" alt="{sentence}" style="max-width: 100%">' if k >= 0 else f"<p>{sentence}</p>"
+    spec = spec | bundle_spec(made)
+    sentence = html.escape(made.sentences[start])
+    first = f"<p>{sentence}</p>"
+    if start not in made.errors:
+        first = f'<img src="{_data_url(made.picture(start))}" alt="{sentence}" style="max-width: 100%">'
+    urls = [_data_url(part) for part in (made.base, *made.frames)]
     return (
         f'<style>{_CSS}</style><div id="{name}" class="cmog-host"><p>{html.escape(spec["label"])}</p>{first}</div>'
         f'<script type="module">{_JS}\nconst spec = {_script_safe(spec)};\n'
         f'mount(document.getElementById("{name}"), spec, framesSource(spec, {_script_safe(urls)}));</script>'
     )
+
+
+def _data_url(picture: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
 
 
 def _script_safe(data: Any) -> str:
