@@ -70,6 +70,7 @@ def maximise(
     positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
     parameters, rest = _parameters(w)
@@ -96,7 +97,9 @@ def maximise(
 
         options = {"maxiter": max_steps, "maxfun": 20 * max_steps, "ftol": tolerance, "gtol": tolerance, "maxcor": 20}
         bounds = None if lower is None else [(low, None) for low in np.broadcast_to(bound, start.shape)]
-        found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        # SciPy's own algebra is on a few dozen numbers, where several threads cost ten times what they gain.
+        with threadpool_limits(1, user_api="blas"):
+            found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         best = restore(found.x)
     return Optimum(best, -float(found.fun), int(found.nit), bool(found.success))
 

@@ -2,6 +2,8 @@
 
 from cmog_lib.ppca.closed_form import log_p_x, log_p_x_observed, marginal, posterior, posterior_observed
 from cmog_lib.ppca.em import em_step
+from cmog_lib.ppca.factor_analysis import fit_factor_analysis
+from cmog_lib.ppca.missing import fit_missing
 from cmog_lib.ppca.spectrum import Spectrum, fit, fit_all
 
 __all__ = [
@@ -9,6 +11,8 @@ __all__ = [
     "em_step",
     "fit",
     "fit_all",
+    "fit_factor_analysis",
+    "fit_missing",
     "log_p_x",
     "log_p_x_observed",
     "marginal",

@@ -116,6 +116,14 @@ def fit(X: Float[Array, "N D"], latent_dim: int) -> Linear:
     return fit_all(X).model(latent_dim)
 
 
+def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
+    """The columns of U, each with its largest entry positive, since an eigenvector has no sign of its own."""
+    size = jnp.abs(U)
+    # The first of those that are largest up to rounding, so that a tie is broken in the same way everywhere.
+    largest = jnp.argmax(size > 0.999 * size.max(axis=0)[None], axis=0)
+    return U * jnp.sign(jnp.take_along_axis(U, largest[None], axis=0))
+
+
 @jax.jit
 def _decompose(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "K"], Float[Array, "D K"]]:
     N, D = X.shape
@@ -128,11 +136,7 @@ def _decompose(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, 
     else:
         eigenvalues, eigenvectors = jnp.linalg.eigh(X.T @ X / N)
         eigenvectors = eigenvectors[:, ::-1]
-    # An eigenvector has no sign of its own: the first of its (nearly) largest entries is made positive.
-    size = jnp.abs(eigenvectors)
-    largest = jnp.argmax(size > 0.999 * size.max(axis=0)[None], axis=0)
-    sign = jnp.sign(jnp.take_along_axis(eigenvectors, largest[None], axis=0))
-    return b, eigenvalues[::-1], eigenvectors * sign
+    return b, eigenvalues[::-1], fix_signs(eigenvectors)
 
 
 @jax.jit

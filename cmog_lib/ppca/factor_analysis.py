@@ -1,0 +1,74 @@
+"""Factor analysis, Σ₀ = diag σ²: maximum likelihood with one σ for each coordinate."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cmog_lib import _validate, optimise
+from cmog_lib.decoders import Linear
+from cmog_lib.model import LOG_2PI
+from cmog_lib.ppca.spectrum import fit_all, fix_signs
+
+
+def fit_factor_analysis(
+    X: Float[Array, "N D"], latent_dim: int, *, floor: float = 1e-3, tolerance: float = 1e-12, max_steps: int = 2000
+) -> Linear:
+    """max_{W,b,σ} Σ_i log N(x_i; b, WWᵀ + diag σ²): the linear decoder with one σ_j for each coordinate.
+
+    X: [N, D], data, in any units: another unit for a coordinate scales its row of W and its σ_j, and nothing else.
+    latent_dim: d, at least 1 and below the rank. floor: no σ_j goes below this share of the coordinate's standard
+    deviation; without one the likelihood can grow for ever as some σ_j goes to 0 (a Heywood case).
+    The likelihood has several maxima on some data; the better one from two starts is returned.
+    Raises ValueError for constant columns (there σ_j would be 0), for a d out of range, for a floor outside (0, 1).
+    Source: Jöreskog 1967: given σ the best W is closed form, which leaves D unknowns for L-BFGS.
+    """
+    X = _validate.array("X", X, ("N", "D"))
+    floor, tolerance = _validate.positive("floor", floor), _validate.positive("tolerance", tolerance)
+    if floor >= 1:
+        raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
+    with jax.enable_x64(True):
+        x = jnp.asarray(X, "float64")
+        b, deviation = x.mean(axis=0), x.std(axis=0)
+        constant = np.flatnonzero(deviation <= 4 * jnp.finfo(X.dtype).eps * jnp.abs(x).max(axis=0))
+        if len(constant):
+            raise ValueError(
+                f"X must not have constant columns, since their σ would be 0 and the likelihood infinite; got "
+                f"{len(constant)} of them: {', '.join(map(str, constant[:20]))}; leave them out"
+            )
+        x = (x - b[None]) / deviation[None]
+        S = x.T @ x / len(x)
+        spectrum = fit_all(x)
+        d = spectrum.model(latent_dim).latent_dim
+        starts = [jnp.full(len(S), 0.5 * jnp.log(0.5))]
+        if spectrum.rank == len(S):
+            # What the other coordinates leave unexplained of each: exact for one factor for each coordinate.
+            unexplained = (1 - d / (2 * len(S))) / jnp.diagonal(jnp.linalg.inv(S))
+            starts.append(0.5 * jnp.log(jnp.clip(unexplained, floor**2, 1.0)))
+        lower = jnp.full(len(S), jnp.log(floor))
+        optima = [
+            optimise.maximise(profile, start, S, d, lower=lower, tolerance=tolerance, max_steps=max_steps)
+            for start in starts
+        ]
+        log_sigma = max(optima, key=lambda optimum: optimum.value).w
+        sigma = jnp.exp(log_sigma)
+        theta, U = jnp.linalg.eigh(S / sigma[:, None] / sigma[None, :])
+        scale = jnp.sqrt(jnp.maximum(theta[: -d - 1 : -1] - 1, 0.0))
+        W = (deviation * sigma)[:, None] * fix_signs(U[:, : -d - 1 : -1]) * scale[None]
+        parts = (W, b, log_sigma + jnp.log(deviation))
+    return Linear(*(jnp.asarray(part, X.dtype) for part in parts))
+
+
+def profile(log_sigma: Float[Array, "D"], S: Float[Array, "D D"], latent_dim: int) -> Float[Array, ""]:
+    """max_W 1/N Σ_i log N(x_i; b, WWᵀ + diag σ²) = −½ [D log 2π + Σ log σ_j² + Σ_{j≤d} (log θ_j + 1) + Σ_{j>d} θ_j].
+
+    θ_1 ≥ … ≥ θ_D are the eigenvalues of Σ₀^−½ S Σ₀^−½; W keeps the first d of them, as far as they exceed 1.
+    log_sigma: [D]. S: [D, D], the data's covariance (1/N). In nats per datum. Jöreskog 1967.
+    """
+    inverse = jnp.exp(-log_sigma)
+    theta = jnp.linalg.eigvalsh(inverse[:, None] * S * inverse[None, :])[::-1]
+    kept = jnp.maximum(theta[:latent_dim], 1.0)
+    quadratic = jnp.sum(theta[:latent_dim] / kept) + jnp.sum(theta[latent_dim:])
+    return -0.5 * (len(theta) * LOG_2PI + 2 * jnp.sum(log_sigma) + jnp.sum(jnp.log(kept)) + quadratic)
