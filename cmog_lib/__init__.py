@@ -1,1 +1,8 @@
-"""Continuous mixtures of Gaussians: p(x|w) = ∫ p(x|t,w) p(t) dt, one model and one bound."""
+"""Continuous mixtures of Gaussians: p(x|w) = ∫ p(x|t,w) p(t) dt, one model and one bound.
+
+The rooms are at hand after `import cmog_lib`, all but `cmog_lib.classroom`, which needs a notebook and matplotlib.
+"""
+
+from cmog_lib import bound, datasets, decoders, model, optimise, posteriors, ppca, quadrature
+
+__all__ = ["bound", "datasets", "decoders", "model", "optimise", "posteriors", "ppca", "quadrature"]

@@ -9,7 +9,6 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int, Key
 
 from cmog_lib import _mnist, _validate
@@ -129,14 +128,19 @@ def _on_curve(t: Array) -> Array:
     return jnp.stack([t[0], jnp.sin(2 * t[0])])
 
 
+def _phi(t: Array) -> Array:
+    # Φ(t) by erf: importing jax.scipy.special would cost a third of what the whole library does.
+    return 0.5 * (1 + jax.lax.erf(t / 2**0.5))
+
+
 def _on_spiral(t: Array) -> Array:
-    u = ndtr(t[0])
+    u = _phi(t[0])
     return (0.25 + 0.75 * u) * jnp.stack([jnp.cos(3 * jnp.pi * u), jnp.sin(3 * jnp.pi * u)])
 
 
 def _on_swiss_roll(t: Array) -> Array:
-    r = (1 + 2 * ndtr(t[0])) / 3
-    return jnp.stack([r * jnp.cos(4.5 * jnp.pi * r), 2 * ndtr(t[1]) - 1, r * jnp.sin(4.5 * jnp.pi * r)])
+    r = (1 + 2 * _phi(t[0])) / 3
+    return jnp.stack([r * jnp.cos(4.5 * jnp.pi * r), 2 * _phi(t[1]) - 1, r * jnp.sin(4.5 * jnp.pi * r)])
 
 
 def _draw(mu: Callable, latent_dim: int, data_dim: int, n: int, sigma: float, key: Array) -> Synthetic:
