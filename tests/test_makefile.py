@@ -1,0 +1,146 @@
+"""The Makefile's words: what they say where something is missing, and a JupyterLab that is closed to strangers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SYSTEM = "/usr/bin:/bin"
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here: the README's plain pip road it is")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose path has a space, with what `make setup` reads and nothing else."""
+    folder = tmp_path / "a space" / "checkout"
+    folder.mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def fake_pythons(folder: Path, script: str) -> str:
+    """A PATH on which every name of Python that the Makefile tries is this shell script."""
+    folder.mkdir()
+    for name in ("python3", "python3.13", "python3.12", "python3.11", "python"):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{SYSTEM}"
+
+
+def make(folder: Path, *words: str, path: str = SYSTEM) -> subprocess.CompletedProcess[str]:
+    """`make` as from a fresh shell: an empty home, nothing inherited."""
+    environment = {"PATH": path, "HOME": str(folder / "home")}
+    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def complaint(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of stderr that is not make's own."""
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if not re.match(r"make(\[\d+\])?: ", line)]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_python_that_is_too_old_gets_one_line_that_says_what_to_install(checkout, tmp_path):
+    line = complaint(make(checkout, "setup", path=fake_pythons(tmp_path / "old", "echo 3.9; exit 1")))
+    assert "needs Python 3.11 or newer, but python3 is 3.9" in line and "apt install python3" in line
+    assert not (checkout / ".venv").exists()
+
+
+def test_python_without_venv_gets_one_line_that_says_what_to_install(checkout, tmp_path):
+    script = 'case "$2" in *ensurepip*) exit 1;; esac; echo 3.12'
+    line = complaint(make(checkout, "setup", path=fake_pythons(tmp_path / "bare", script)))
+    assert "python3 is 3.12 but lacks venv" in line and "apt install python3.12-venv" in line
+    assert not (checkout / ".venv").exists()
+
+
+def test_python_that_is_not_there_gets_one_line(checkout):
+    line = complaint(make(checkout, "setup", "PYTHON=/no such/python"))
+    assert "no /no such/python was found" in line
+
+
+def test_newer_python_is_found_behind_an_old_one(checkout, tmp_path):
+    path = fake_pythons(tmp_path / "old", "echo 3.9; exit 1")
+    # Stands for a good one up to the point where it would build .venv.
+    (tmp_path / "old" / "python3.12").write_text('#!/bin/sh\ncase "$1" in -m) exit 7;; esac; echo 3.12\n')
+    result = make(checkout, "setup", path=path)
+    assert "building .venv with python3.12 (3.12)" in result.stdout and result.returncode != 0
+
+
+def test_setup_that_broke_off_does_not_count_as_done(checkout, tmp_path):
+    script = 'case "$2" in venv) mkdir -p .venv/bin; echo "exit 7" > .venv/bin/python; chmod +x .venv/bin/python;; esac'
+    path = fake_pythons(tmp_path / "good", script + "; echo 3.12")
+    for _ in range(2):
+        result = make(checkout, "setup", path=path)
+        assert result.returncode != 0 and "building .venv" in result.stdout
+        assert not (checkout / ".venv" / ".complete").exists()
+
+
+def test_make_alone_lists_the_words(checkout):
+    listed = make(checkout).stdout
+    for word in ("setup", "lab", "test", "lint", "format", "pins", "clean"):
+        assert f"make {word} " in listed
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def status(address: str) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_lab_serves_the_lectures_on_loopback_and_asks_for_the_token(tmp_path):
+    if subprocess.run(["make", "-q", "setup"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip(".venv is not one that `make setup` has finished")
+    port = free_port()
+    # An empty home, and this Jupyter's folders in it: the reader's own settings play no part, nor is anything left.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        command = ["make", "lab", f"ARGS=--no-browser --port={port} --ServerApp.port_retries=0"]
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not (token := re.search(rf"http://127\.0\.0\.1:{port}/lab\?token=(\w+)", log.read_text())):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        contents = f"http://127.0.0.1:{port}/api/contents"
+        assert status(contents) == 403
+        assert status(f"{contents}?token=guess") == 403
+        assert status(f"{contents}?token={token[1]}") == 200
+        assert f"{ROOT}/notebooks" in log.read_text()
+        with socket.socket() as stranger:
+            # Another address of this same machine: what listens on every address would answer there.
+            stranger.settimeout(5)
+            assert stranger.connect_ex(("127.0.0.2", port)) != 0
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
