@@ -27,7 +27,7 @@ def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
 def _em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     # E-step: p(t_i|x_i,w) = N(t_i; m_i, LLᵀ), with the same LLᵀ for every datum.
     L = posterior_factor(w, jnp.ones(w.b.shape, bool))
-    m = ((X - w.b[None]) * jnp.exp(-2 * w.log_sigma)) @ w.W @ L @ L.T
+    m = ((X - w.b[None]) / w.sigma[None] ** 2) @ w.W @ L @ L.T
     # M-step: a linear regression of x on t. Both are centred, which leaves b for last and keeps float32 accurate.
     m_mean, x_mean = m.mean(axis=0), X.mean(axis=0)
     m_centred, x_centred = m - m_mean[None], X - x_mean[None]
