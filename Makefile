@@ -21,7 +21,7 @@ setup: $(STAMP) ## build .venv with everything in it (once; PYTHON=python3.12 ch
 # A finished .venv is brought up to date in place; anything else is built from nothing.
 $(STAMP): requirements.txt pyproject.toml
 	@set -e; \
-	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.13 python3.12 python3.11 python; fi; \
+	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.14 python3.13 python3.12 python3.11 python; fi; \
 	first=; python=; \
 	for candidate in "$$@"; do \
 	    if version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null); \
@@ -72,7 +72,7 @@ format: $(STAMP) ## put the text into that form
 # uv, in a throw-away environment, resolves once for all systems; the pins that still fit are kept (ARGS=--upgrade renews them).
 pins: $(STAMP) ## resolve pyproject.toml's ranges into requirements.txt again
 	@set -e; \
-	echo "pins: resolving for Linux, macOS and Windows, about a minute"; \
+	echo "pins: resolving for Linux, macOS and Windows, seconds to a minute"; \
 	work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	$(RUN) venv "$$work/venv"; \
 	"$$work/venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet uv; \

@@ -34,7 +34,7 @@ def checkout(tmp_path: Path) -> Path:
 def fake_pythons(folder: Path, script: str) -> str:
     """A PATH on which every name of Python that the Makefile tries is this shell script."""
     folder.mkdir()
-    for name in ("python3", "python3.13", "python3.12", "python3.11", "python"):
+    for name in ("python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"):
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     return f"{folder}:{SYSTEM}"

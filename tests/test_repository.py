@@ -126,6 +126,11 @@ def test_notebook_is_stored_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_nothing_left_to_be_filled_in(path):
+    assert re.findall(r"@[A-Z_0-9]+@|TODO|TBD|FIXME|XXX", path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_installs_the_library_in_colab_and_only_there(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     first = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
