@@ -182,7 +182,11 @@ class Explorer:
             raise error
 
     def _take(self, positions: Sequence[int]) -> Drawn:
-        drawn = self._studio.take(positions)
+        try:
+            drawn = self._studio.take(positions)
+        except ValueError as error:
+            self._note(positions, error)
+            raise
         if drawn.error is not None:
             self._note(positions, drawn.error)
         return drawn

@@ -91,15 +91,7 @@ class Canvas:
         assert self._figure is not None
         moving = [artist for layers in _layers(self._figure) for artist in _from_first(layers, changed | self._moving)]
         if self._background is None or not set(moving) <= self._moving:
-            own = [artist.get_animated() for artist in moving]
-            try:
-                for artist in moving:
-                    artist.set_animated(True)
-                self._agg.draw()
-            finally:
-                for artist, animated in zip(moving, own, strict=True):
-                    artist.set_animated(animated)
-            self.full_draws += 1
+            self._draw_without(moving)
             self._background = self._agg.copy_from_bbox(self._figure.bbox)
             self._moving = set(moving)
         else:
@@ -108,6 +100,23 @@ class Canvas:
         for artist in moving:
             artist.draw(renderer)
         self._settle()
+
+    def _draw_without(self, moving: list[Artist]) -> None:
+        assert self._figure is not None
+        # The layout stays: it would close the gaps that the absent artists leave.
+        engine = self._figure.get_layout_engine()
+        if engine is not None:
+            self._figure.set_layout_engine("none")
+        try:
+            for artist in moving:
+                artist.set_animated(True)
+            self._agg.draw()
+        finally:
+            for artist in moving:
+                artist.set_animated(False)
+            if engine is not None:
+                self._figure.set_layout_engine(engine)
+        self.full_draws += 1
 
 
 def _layers(figure: Figure) -> Iterator[list[Artist]]:
@@ -164,7 +173,8 @@ def _structure(figure: Figure) -> list[Any]:
     """What, when it changes, changes more than a few artists."""
     facts: list[Any] = [figure.dpi, *figure.get_size_inches()]
     for axes in figure.axes:
-        facts += [*axes.viewLim.extents, *axes.get_position().bounds, axes.get_aspect(), axes.get_visible()]
+        # Not get_position(): it applies the aspect, and marks the axes as stale in doing so.
+        facts += [*axes.viewLim.extents, *axes.bbox.extents, axes.get_aspect(), axes.get_visible()]
         facts += [axes.axison, getattr(axes, "_frameon", None)]
     return facts + _all_layers(figure)
 

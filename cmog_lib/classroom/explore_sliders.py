@@ -31,10 +31,10 @@ class Pad:
     names: what stands at the two axes (default: the argument's name with ₁ and ₂).
     """
 
-    x: tuple[float, float, int]
-    y: tuple[float, float, int]
+    x: Sequence[Any]
+    y: Sequence[Any]
     label: str | None = None
-    start: tuple[float, float] = (0.0, 0.0)
+    start: Sequence[Any] = (0.0, 0.0)
     format: str = "{:.2f}"
     names: tuple[str, str] | None = None
 
@@ -122,7 +122,7 @@ def _values(name: str, spec: Any) -> tuple[Any, ...]:
     return values
 
 
-def _steps(name: str, low: float, high: float, step: float | None = None) -> list[float]:
+def _steps(name: str, low: Any, high: Any, step: Any = None) -> list[Any]:
     """low, low + step, … up to high, as ipywidgets.interact counts them."""
     if step is None:
         step = 1 if isinstance(low, int) and isinstance(high, int) else 0.1

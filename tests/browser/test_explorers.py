@@ -1,0 +1,132 @@
+"""The explorer in a real browser: in JupyterLab, in a plain HTML file, on a dark page and on a narrow one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from driver import drive_explorer, drive_notebook, opened
+from lab_server import REPOSITORY, Lab, running_lab
+from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+PREPARE = """
+import numpy as np
+from matplotlib.figure import Figure
+from cmog_lib.classroom.explore import Pad, Slider, explore, failures
+x = np.linspace(-3, 3, 300)
+def curve(y, title, width=8.0):
+    figure = Figure(figsize=(width, 3.2), layout="tight")
+    axes = figure.subplots()
+    axes.plot(x, y, color="#0072B2")
+    axes.set(title=title, ylim=(-2, 2), xlabel="x", ylabel="p(x)")
+    return figure
+"""
+ONE = """
+def draw(d):
+    return curve(np.sin(d * x), f"d = {d}"), f"latent dimension {d}: error {1 / d:.2f}"
+explore(draw, label="One slider", d=Slider(range(1, 41), label="latent dimension d", start=3))
+"""
+TWO = """
+def draw(amplitude, shape):
+    return curve(amplitude * getattr(np, shape)(x), shape)
+explore(draw, label="Two sliders", amplitude=(0.1, 1.9, 0.2), shape=["sin", "cos", "tanh"])
+"""
+PAD = """
+def draw(t):
+    return curve(t[0] * np.sin(x) + t[1] * np.cos(x), "decoded", 6), f"t at {t[0]:.1f}, {t[1]:.1f}"
+explore(draw, label="A pad", t=Pad((-1, 1, 11), (-1, 1, 11), label="latent point t"))
+"""
+LIVE = """
+figure = curve(x, "live")
+line, = figure.axes[0].lines
+def still(phase, height):
+    line.set_ydata(height * np.sin(x + phase))
+    return figure, f"phase {phase:.2f}, height {height:.2f}"
+explore(still, label="Live", phase=np.linspace(0, 6, 61), height=(0.1, 2.0))
+"""
+FAILING = """
+def draw(n):
+    if n == 2:
+        raise ZeroDivisionError("there is no <b>second</b> one")
+    return curve(n * x, f"n = {n}")
+explore(draw, label="Failing", n=range(3))
+"""
+
+
+def notebook(folder: Path, name: str, *cells: str) -> Path:
+    """A notebook of these cells, with a line of text after each that the explorer must not move."""
+    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    for cell in (PREPARE, *cells):
+        book.cells += [nbformat.v4.new_code_cell(cell.strip()), nbformat.v4.new_markdown_cell("What stands below.")]
+    path = folder / name
+    nbformat.write(book, path)
+    return path
+
+
+def test_explorers_in_jupyterlab(browser: Browser, lab: Lab, artifacts: Path, latencies: dict[str, dict]) -> None:
+    path = notebook(lab.folder, "synthetic.ipynb", ONE, TWO, PAD, LIVE, FAILING)
+    drive_notebook(browser, lab, path, artifacts, latencies, fails=("Failing",))
+
+
+def test_play_goes_to_the_end_and_stops(browser: Browser, lab: Lab) -> None:
+    with opened(browser, lab, notebook(lab.folder, "play.ipynb", TWO)) as page:
+        root = page.locator(".cmog")
+        play = root.get_by_role("button", name="Play amplitude")
+        play.click()
+        page.wait_for_function("() => document.querySelector('.cmog input').value === '9'", timeout=5000)
+        play.wait_for(timeout=2000)
+        assert root.locator("output").first.inner_text() == "1.9"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "notebooks").glob("*.ipynb")))
+def test_every_explorer_of_the_lecture(
+    browser: Browser, lab: Lab, artifacts: Path, latencies: dict[str, dict], name: str
+) -> None:
+    drive_notebook(browser, lab, REPOSITORY / "notebooks" / name, artifacts, latencies)
+
+
+def test_explorers_are_readable_on_a_dark_page_and_on_a_narrow_one(
+    browser: Browser, artifacts: Path, tmp_path: Path
+) -> None:
+    with running_lab(tmp_path, theme="JupyterLab Dark") as dark:
+        path = notebook(dark.folder, "dark.ipynb", ONE, PAD, FAILING)
+        for width in (1280, 390):
+            with opened(browser, dark, path, width=width) as page:
+                for k, root in enumerate(page.locator(".cmog").all()):
+                    root.scroll_into_view_if_needed()
+                    root.screenshot(path=artifacts / f"dark-{width}-{k + 1}.png")
+                    box, card = root.bounding_box(), root.locator(".cmog-card").bounding_box()
+                    assert box and card and card["x"] + card["width"] <= box["x"] + box["width"] + 1
+                    words = root.locator(".cmog-label, .cmog-pad-head").first
+                    colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\\\d.]+/g).map(Number)")
+                    assert min(colour[:3]) > 150, f"words in {colour} on a dark page"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_html_form_works_from_a_file_without_network(
+    browser: Browser, artifacts: Path, tmp_path: Path, width: int
+) -> None:
+    scope: dict = {}
+    exec(PREPARE, scope)
+    explorers = []
+    for cell in (ONE, TWO, PAD, LIVE):
+        exec(cell.replace("\nexplore(", "\nmade = explore("), scope)
+        explorers.append(scope["made"])
+    page_file = tmp_path / "page.html"
+    cells = "".join(f'<div class="jp-Cell">{each.html()}</div><p>What stands below.</p>' for each in explorers)
+    page_file.write_text(f'<!doctype html><meta charset="utf-8"><body>{cells}</body>', encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(page_file.as_uri())
+    for k, root in enumerate(page.locator(".cmog").all()):
+        drive_explorer(page, root)
+        root.screenshot(path=artifacts / f"html-{width}-{k + 1}.png")
+    context.close()
+    assert len(explorers) == 4 and not complaints
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
