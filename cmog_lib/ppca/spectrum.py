@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
@@ -63,6 +63,18 @@ class Spectrum(eqx.Module):
         sigma_squared = self._sigma_squared[d]
         scale = jnp.sqrt(jnp.maximum(self.eigenvalues[:d] - sigma_squared, 0.0))
         return Linear(self.eigenvectors[:, :d] * scale[None], self.b, 0.5 * jnp.log(sigma_squared))
+
+    def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
+        """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
+
+        latent_dim: d, also one that is known only inside `jit` or `vmap`; every d gives the same shapes, [D, min(N, D)],
+        and so one compilation serves all latent dimensions. Defined where `model` is; elsewhere σ is 0.
+        """
+        sigma_squared = self._sigma_squared[latent_dim]
+        K = self.eigenvectors.shape[1]
+        kept = jnp.arange(K) < latent_dim
+        scale = jnp.sqrt(jnp.where(kept, jnp.maximum(self.eigenvalues[:K] - sigma_squared, 0.0), 0.0))
+        return Linear(self.eigenvectors * scale[None], self.b, 0.5 * jnp.log(sigma_squared))
 
     @property
     def log_likelihood(self) -> Float[Array, "D"]:
