@@ -15,11 +15,15 @@ from cmog_lib import _mnist, _validate
 
 
 class Images(eqx.Module):
-    """X: [N, D], images as rows with grey values from 0 to 1. labels: [N]. X[i].reshape(image_shape) is a picture."""
+    """X: [N, D], images as rows with grey values from 0 to 1. labels: [N]. X[i].reshape(image_shape) is a picture.
+
+    levels: how many grey values there are, which is how finely the pixels were rounded.
+    """
 
     X: Float[Array, "N D"]
     labels: Int[Array, "N"]
     image_shape: tuple[int, int] = eqx.field(static=True)
+    levels: int = eqx.field(static=True)
 
 
 class Truth(eqx.Module):
@@ -68,6 +72,17 @@ def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Da
     return part(order[n_held_out:]), part(order[:n_held_out])
 
 
+def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
+    """x = (k + u) / levels, u ~ U(0, 1), for the pixel that was rounded to k = 0 … levels − 1: rounding undone.
+
+    A density of rounded numbers can be made infinite by a σ that shrinks onto them. Of dequantised ones it cannot, and
+    its mean log p(x) is a lower bound on the log-probability of the rounded image, up to the constant D log levels.
+    Source: Theis, van den Oord and Bethge 2016, section 3.1.
+    """
+    u = jax.random.uniform(_validate.key(key), images.X.shape, images.X.dtype)
+    return dataclasses.replace(images, X=(images.X * (images.levels - 1) + u) / images.levels)
+
+
 def digits() -> Images:
     """1797 real images of handwritten digits, 8 × 8, from scikit-learn's own files: no download.
 
@@ -76,7 +91,7 @@ def digits() -> Images:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    return Images(jnp.asarray(raw.data / 16, float), jnp.asarray(raw.target, int), (8, 8))
+    return Images(jnp.asarray(raw.data / 16, float), jnp.asarray(raw.target, int), (8, 8), levels=17)
 
 
 def mnist(split: str = "train", *, download: bool = False) -> Images:
@@ -93,7 +108,7 @@ def mnist(split: str = "train", *, download: bool = False) -> Images:
         raise ValueError(f"split must be one of {', '.join(map(repr, _mnist.PREFIX))}, got {split!r}")
     images, labels = _mnist.read(split, download)
     X = images.reshape(len(images), -1).astype(jnp.result_type(float)) / 255
-    return Images(jnp.asarray(X), jnp.asarray(labels, int), (28, 28))
+    return Images(jnp.asarray(X), jnp.asarray(labels, int), (28, 28), levels=256)
 
 
 def curve(n: int, sigma: float = 0.1, *, key: Key[Array, ""]) -> Synthetic:

@@ -335,3 +335,12 @@ def test_without_network_the_error_names_the_ways_out(cache, monkeypatch):
     with pytest.raises(ConnectionError, match=r"no network.*set CMOG_DATA_DIR.*datasets\.digits\(\)"):
         datasets.mnist("test", download=True)
     assert kept(cache) == []
+
+
+def test_dequantised_pixels_round_down_to_the_grey_values_they_came_from(dtype):
+    images = datasets.digits()
+    smooth = datasets.dequantise(images, key=jax.random.key(0))
+    assert smooth.X.min() >= 0 and smooth.X.max() <= 1
+    # Not all: (k + u)/17 may be rounded up to a whole number in float32 where u is nearly 1.
+    agree = np.floor(np.asarray(smooth.X, float) * 17) == np.round(np.asarray(images.X, float) * 16)
+    assert agree.mean() > 0.9999
