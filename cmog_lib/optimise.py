@@ -1,4 +1,4 @@
-"""max_w f(w): the library's only optimisation loops and its only minus sign. What is passed in is always maximised."""
+"""max_w f(w): the library's only optimisation loops, and the only place that turns a sign. All is maximised."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ class Ascent(eqx.Module):
 
 
 class NotFinite(ArithmeticError):
-    """The objective, its gradient or w itself was NaN or infinite.
-
-    `step` says when, `ascent` holds the last good w and the trace up to there.
-    """
+    """Something was NaN or infinite: at `step`; `ascent` holds the last good w and the trace up to there."""
 
     def __init__(self, message: str, step: int, ascent: Ascent) -> None:
         super().__init__(message)
@@ -90,8 +87,8 @@ def maximise(
             evaluations += 1
             value, gradient = jax.device_get(_value_and_gradient(objective, flat, template, rest, args))
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
-                cause = CAUSES[1 if np.isfinite(value) else 0]
-                raise NotFinite(f"evaluation {evaluations}: {cause}", evaluations, Ascent(restore(last), np.zeros(0)))
+                message = f"evaluation {evaluations}: {CAUSES[1 if np.isfinite(value) else 0]}"
+                raise NotFinite(message, evaluations, Ascent(restore(last), np.zeros(0)))
             last = flat.copy()
             return -float(value), -gradient
 
@@ -122,24 +119,19 @@ def ascend(
     at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through.
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
-    Raises NotFinite when the value, the gradient or w is not finite, ValueError for an objective that returns no
-    scalar, an old-style key, or counts that are not positive.
+    Raises NotFinite when the value, the gradient or w is not finite, ValueError for any argument that is no such thing.
     """
     from tqdm.auto import tqdm
 
     steps, chunk, key = _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.key(key)
     parameters, rest = _parameters(w)
-    if optimiser is None:
-        optimiser = _adam()
-        state = optimiser.init(parameters)
-        state.hyperparams["learning_rate"] = jnp.asarray(_validate.positive("learning_rate", learning_rate), float)
-    else:
-        state = optimiser.init(parameters)
-    blank = eqx.filter_eval_shape(objective, w, data, key)
-    if not (hasattr(blank, "shape") and blank.shape == () and jnp.issubdtype(blank.dtype, jnp.floating)):
-        raise ValueError(f"objective must return a floating-point scalar, got {blank}")
+    rate, default = jnp.asarray(_validate.positive("learning_rate", learning_rate), float), optimiser is None
+    optimiser = _adam() if default else optimiser
+    state = optimiser.init(parameters)
+    if default:
+        state.hyperparams["learning_rate"] = rate
     carry = (parameters, state, jnp.asarray(-1))
-    trace: list[np.ndarray] = []
+    trace: list[np.ndarray] = [np.zeros(0)]
     interrupted = False
     with tqdm(total=steps, disable=not progress, unit="step") as bar:
         for first in range(0, steps, chunk):
@@ -153,12 +145,11 @@ def ascend(
             carry, cause = carry_new, int(carry_new[2])
             trace.append(values[~np.isnan(values)] if cause >= 0 else values)
             if cause >= 0:
-                step = first + len(trace[-1])
-                ascent = Ascent(eqx.combine(carry[0], rest), np.concatenate(trace))
+                step, ascent = first + len(trace[-1]), Ascent(eqx.combine(carry[0], rest), np.concatenate(trace))
                 raise NotFinite(f"step {step}: {CAUSES[cause]}", step, ascent)
             bar.update(len(values))
             bar.set_postfix(value=f"{values.mean():.6g}")
-    return Ascent(eqx.combine(carry[0], rest), np.concatenate([np.zeros(0), *trace]), interrupted)
+    return Ascent(eqx.combine(carry[0], rest), np.concatenate(trace), interrupted)
 
 
 def _parameters(w: PyTree) -> tuple[PyTree, PyTree]:
@@ -171,6 +162,12 @@ def _parameters(w: PyTree) -> tuple[PyTree, PyTree]:
     return jax.tree.map(jnp.asarray, parameters), rest
 
 
+def _scalar(value: Any) -> Any:
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"objective must return a floating-point scalar, got {value}")
+    return value
+
+
 def _float64(tree: PyTree) -> PyTree:
     def cast(leaf: Any) -> Any:
         floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -181,16 +178,14 @@ def _float64(tree: PyTree) -> PyTree:
 
 @eqx.filter_jit
 def _value_and_gradient(objective, flat, template, rest, args):
-    # The way back from the flat vector is built in here: handed in, it would be a new function at every call, and
-    # every call would compile anew.
+    # The way back from the flat vector is built in here: handed in, it would be new at every call and compile anew.
     unravel = ravel_pytree(template)[1]
-    return jax.value_and_grad(lambda flat: objective(eqx.combine(unravel(flat), rest), *args))(flat)
+    return jax.value_and_grad(lambda flat: _scalar(objective(eqx.combine(unravel(flat), rest), *args)))(flat)
 
 
 @lru_cache(maxsize=1)
 def _adam() -> Any:
-    # One object for all calls, with the learning rate in its state, so that neither a second call nor another
-    # learning rate compiles anew.
+    # One object for all calls, with the learning rate in its state: another rate compiles nothing anew.
     import optax  # type: ignore[import-untyped]
 
     return optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)
@@ -205,7 +200,7 @@ def _chunk(objective, optimiser, carry, rest, data, key, indices, steps):
         parameters, state, _ = carry
 
         def value_at(parameters):
-            return objective(eqx.combine(parameters, rest), data, jax.random.fold_in(key, index))
+            return _scalar(objective(eqx.combine(parameters, rest), data, jax.random.fold_in(key, index)))
 
         value, gradient = jax.value_and_grad(value_at)(parameters)
         # Optimisers descend.
