@@ -13,7 +13,7 @@ from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.spectrum import fit, fix_signs
 
 
-def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1e-7, max_steps: int = 2000) -> Linear:
+def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000) -> Linear:
     """max_w Σ_i log p(x_i,observed|w), where log p(x_observed|w) = log ∫ p(x|w) dx_missing; NaN marks a missing cell.
 
     X: [N, D], data. latent_dim: d, from 1 to D − 1. tolerance: it ends when a step gains less, in nats per datum.
