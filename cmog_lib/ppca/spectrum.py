@@ -67,8 +67,8 @@ class Spectrum(eqx.Module):
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
         """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
 
-        latent_dim: d, also one that is known only inside `jit` or `vmap`. Every d gives the same shapes, W [D, min(N, D)],
-        so one compilation serves all latent dimensions. Defined where `model` is; elsewhere σ is 0.
+        latent_dim: d, also one that is known only inside `jit` or `vmap`. W is [D, min(N, D)] for every d, so one
+        compilation serves all latent dimensions. Defined where `model` is; elsewhere σ is 0.
         """
         sigma_squared = self._sigma_squared[latent_dim]
         K = self.eigenvectors.shape[1]
