@@ -203,6 +203,8 @@ def test_live_answers_a_question_with_its_own_number_and_the_picture() -> None:
     assert [content["question"] for content, _ in sent] == [0, 1, 2]
     assert sent[0][0] == {"sentence": "a 4, b 5", "view": "v", "question": 0}
     np.testing.assert_array_equal(decoded(sent[0][1][0]), Canvas().pixels(curve(20))[..., :3])
+    explorer.widget._handle_custom_msg({"view": "v", "question": 3, "positions": [0, 0], "near": True}, [])
+    assert sum(map(len, sent[3][1])) == 100_000 and decoded(sent[3][1][0]).shape == (200, 300, 3)
 
 
 def test_live_answers_every_question_even_when_draw_fails_or_returns_no_figure() -> None:

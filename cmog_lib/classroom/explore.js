@@ -6,6 +6,7 @@ const SPEAK_AFTER_MS = 400;
 const PATIENCE_MS = 4000;
 const PAD_FIELD_INSET = 16;
 const PAD_AND_GAP = 230;
+const NEAR = /^(localhost|127[.].*|\[::1\])$/.test(location.hostname);
 
 function make(tag, className, attributes = {}, text = "") {
   const node = document.createElement(tag);
@@ -171,9 +172,8 @@ function slider(control, start, changed, isBusy) {
 function pad(control, start, changed) {
   const [xs, ys] = control.axes;
   const node = make("div", "cmog-pad");
-  const value = make("span", "cmog-value", { "aria-hidden": "true" });
-  const head = make("div", "cmog-pad-head");
-  head.append(make("span", "", { "aria-hidden": "true" }, control.label), value);
+  const head = make("div", "cmog-label", { "aria-hidden": "true" }, control.label);
+  const value = make("div", "cmog-value", { "aria-hidden": "true" });
   const plane = make("div", "cmog-plane", {
     role: "slider", tabindex: 0, "aria-label": control.label, "aria-roledescription": "point in the plane",
     "aria-valuemin": 0, "aria-valuemax": control.count - 1,
@@ -186,7 +186,7 @@ function pad(control, start, changed) {
   plane.append(field,
     make("span", "", { style: `right: 5px; bottom: calc(16px + ${control.cross[1]} * (100% - 32px) + 4px)` }, control.names[0]),
     make("span", "", { style: `top: 5px; left: calc(16px + ${control.cross[0]} * (100% - 32px) + 5px)` }, control.names[1]));
-  node.append(head, plane);
+  node.append(head, plane, value);
 
   let column = start % xs.length;
   let row = Math.floor(start / xs.length);
@@ -270,14 +270,14 @@ function liveSource(model, start) {
   const hear = (message, buffers) => {
     if (message.view !== view || !open.has(message.question)) return;
     if (url) URL.revokeObjectURL(url);
-    url = buffers.length ? URL.createObjectURL(new Blob([buffers[0]], { type: "image/webp" })) : null;
+    url = buffers[0].byteLength ? URL.createObjectURL(new Blob([buffers[0]], { type: "image/webp" })) : null;
     open.get(message.question)({ image: url && imageFrom(url), error: message.error, sentence: message.sentence });
     open.delete(message.question);
   };
   model.on("msg:custom", hear);
   const ask = (positions) => new Promise((answer) => {
     open.set(++asked, answer);
-    model.send({ view, question: asked, positions });
+    model.send({ view, question: asked, positions, near: NEAR });
   });
   return {
     at: (positions) => {

@@ -98,10 +98,11 @@ def test_explorers_are_readable_on_a_dark_page_and_on_a_narrow_one(
                 for k, root in enumerate(page.locator(".cmog").all()):
                     root.scroll_into_view_if_needed()
                     root.screenshot(path=artifacts / f"dark-{width}-{k + 1}.png")
+                    page.screenshot(path=artifacts / f"dark-{width}-{k + 1}-page.png")
                     box, card = root.bounding_box(), root.locator(".cmog-card").bounding_box()
                     assert box and card and card["x"] + card["width"] <= box["x"] + box["width"] + 1
-                    words = root.locator(".cmog-label, .cmog-pad-head").first
-                    colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\\\d.]+/g).map(Number)")
+                    words = root.locator(".cmog-label").first
+                    colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\d.]+/g).map(Number)")
                     assert min(colour[:3]) > 150, f"words in {colour} on a dark page"
 
 
