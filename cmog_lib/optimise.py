@@ -67,7 +67,6 @@ def maximise(
     positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
     parameters, rest = _parameters(w)
@@ -95,7 +94,7 @@ def maximise(
         options = {"maxiter": max_steps, "maxfun": 20 * max_steps, "ftol": tolerance, "gtol": tolerance, "maxcor": 20}
         bounds = None if lower is None else [(low, None) for low in np.broadcast_to(bound, start.shape)]
         # SciPy's own algebra is on a few dozen numbers, where several threads cost ten times what they gain.
-        with threadpool_limits(1, user_api="blas"):
+        with _threads().limit(limits=1, user_api="blas"):
             found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         best = restore(found.x)
     return Optimum(best, -float(found.fun), int(found.nit), bool(found.success))
@@ -181,6 +180,13 @@ def _value_and_gradient(objective, flat, template, rest, args):
     # The way back from the flat vector is built in here: handed in, it would be new at every call and compile anew.
     unravel = ravel_pytree(template)[1]
     return jax.value_and_grad(lambda flat: _scalar(objective(eqx.combine(unravel(flat), rest), *args)))(flat)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=1)
