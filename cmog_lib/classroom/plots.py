@@ -9,12 +9,16 @@ from itertools import cycle
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
+from matplotlib.text import Annotation
 
 from cmog_lib.classroom import style
 
 MARKERS = "osD^vX"
+INK = colormaps["gray_r"].with_extremes(under="white", bad="#F0C987")
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,17 @@ class Plane:
 
 def plane(ax: Axes, *, title: str = "") -> None:
     """The frame of a picture of the data plane: equal units, coordinates named."""
-    ax.set_aspect("equal", adjustable="datalim" if not ax.images else "box")
+    ax.set_aspect("equal", adjustable="box")
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
 
 
 def density(ax: Axes, plane: Plane, values: Array) -> None:
-    """A density over the plane, the darker the higher."""
+    """A density over the plane in bands, the darker the higher: bands are read at a distance, and compress well."""
+    x1, x2 = (axis.reshape(plane.n).T for axis in np.asarray(plane.points).T)
     image = np.asarray(values).reshape(plane.n).T
-    ax.imshow(
-        image, origin="lower", extent=(*plane.x1, *plane.x2), cmap=style.DENSITY, vmin=0, interpolation="bilinear"
-    )
+    levels = np.linspace(0, 1, 10)[1:] ** 1.5 * max(image.max(), 1e-300)
+    ax.contourf(x1, x2, image, levels=levels, cmap=style.DENSITY, extend="max")
+    ax.set(xlim=plane.x1, ylim=plane.x2)
 
 
 def scatter(ax: Axes, X: Array, *, label: str | None = None, color_by: Array | None = None) -> None:
@@ -58,13 +63,23 @@ def scatter(ax: Axes, X: Array, *, label: str | None = None, color_by: Array | N
     if color_by is None:
         ax.scatter(X[:, 0], X[:, 1], s=14, color=style.DATA, alpha=0.6, linewidths=0, label=label)
     else:
-        ax.scatter(X[:, 0], X[:, 1], s=14, c=np.asarray(color_by), cmap="cividis", linewidths=0, label=label)
+        ax.scatter(X[:, 0], X[:, 1], s=14, c=np.asarray(color_by), cmap="viridis", linewidths=0, label=label)
 
 
-def mark(ax: Axes, x: Array | Sequence[float], *, label: str) -> None:
-    """One datum, ringed and named."""
-    ax.plot(float(x[0]), float(x[1]), "o", ms=13, mfc=style.HIGHLIGHT, mec="black", mew=1.5, label=label)
-    ax.annotate(label, (float(x[0]), float(x[1])), xytext=(10, 10), textcoords="offset points", fontweight="bold")
+def mark(ax: Axes, x: Array | Sequence[float], *, label: str) -> tuple[Line2D, Annotation]:
+    """One datum, ringed and named. Returns the ring and the name, to be moved with `move`."""
+    (ring,) = ax.plot(float(x[0]), float(x[1]), "o", ms=13, mfc=style.HIGHLIGHT, mec="black", mew=1.5)
+    place = (float(x[0]), float(x[1]))
+    card = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85}
+    return ring, ax.annotate(label, place, xytext=(11, 11), textcoords="offset points", fontweight="bold", bbox=card)
+
+
+def move(marked: tuple[Line2D, Annotation], x: Array | Sequence[float]) -> None:
+    """Put a marked datum elsewhere."""
+    ring, name = marked
+    ring.set_data([x[0]], [x[1]])
+    name.xy = (x[0], x[1])
+    name.stale = True
 
 
 def ellipses(ax: Axes, mu: Array, sigma: Array, *, sds: Sequence[int] = (1,)) -> None:
@@ -94,13 +109,13 @@ def histogram(ax: Axes, draws: Array, t: Array, p_t: Array) -> None:
     ax.set(title=r"$t \sim p(t)$", xlabel="t", ylim=(0, 0.55))
 
 
-def posterior(ax: Axes, t: Array, density: Array, *, prior: Array) -> None:
-    """A posterior density over one latent, with the prior behind it; each fills the height that it needs."""
+def posterior(ax: Axes, t: Array, density: Array, *, prior: Array, highest: float) -> Line2D:
+    """A posterior density over one latent, with the prior behind it. Returns its curve, to be given other heights."""
     ax.plot(t, prior, color=style.PRIOR, ls="--", label="$p(t)$")
-    ax.plot(t, density, color=style.POSTERIOR, label=r"$p(t\mid x)$")
-    ax.fill_between(t, density, color=style.POSTERIOR, alpha=0.15)
-    ax.set(title="where on the path?", xlabel="t", ylim=(0, 1.3 * max(0.5, float(np.max(density)))))
-    ax.legend(loc="upper right", ncols=2)
+    (curve,) = ax.plot(t, density, color=style.POSTERIOR, label=r"$p(t\mid x)$")
+    ax.set(title="where on the path?", xlabel="t", ylim=(0, highest))
+    ax.legend(loc="upper right")
+    return curve
 
 
 def count_humps(values: Array, at_least: float = 0.05) -> int:
@@ -112,9 +127,10 @@ def count_humps(values: Array, at_least: float = 0.05) -> int:
 
 def cloud(ax: Axes, X: Array, *, color_by: Array, azimuth: float) -> None:
     """A cloud of points in three dimensions, shaded by a number for each."""
-    ax.scatter(*np.asarray(X).T, c=np.asarray(color_by), cmap="cividis", s=9, alpha=0.75, linewidths=0)
+    ax.scatter(*np.asarray(X).T, c=np.asarray(color_by), cmap="viridis", vmin=-2, vmax=2, s=16, linewidths=0)
     ax.view_init(elev=18, azim=azimuth)
-    ax.set(xticklabels=[], yticklabels=[], zticklabels=[], xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), zlim=(-2.2, 2.2))
+    ax.set_box_aspect((1, 1, 1), zoom=1.2)
+    ax.set(xticklabels=[], yticklabels=[], zticklabels=[], xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), zlim=(-1.1, 1.1))
     for axis, name in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("$x_1$", "$x_2$", "$x_3$"), strict=True):
         axis.set_label_text(name)
 
@@ -129,13 +145,13 @@ def curve_with_point(ax: Axes, x: Sequence[float], y: Sequence[float], at: float
 
 
 def lines_with_point(
-    ax: Axes, x: Sequence[float], lines: Mapping[str, Array], at: float, *, markers: bool = True
+    ax: Axes, x: Sequence[float], lines: Mapping[str, Array], at: float, *, legend: str, markers: bool = True
 ) -> None:
     """Several curves told apart by colour, dash and marker, with a line at the slider's value."""
     for (name, y), marker in zip(lines.items(), cycle(MARKERS), strict=False):
         ax.plot(x, y, marker=marker if markers else None, ms=6, label=name)
     ax.axvline(at, color="black", lw=1.2, ls=":")
-    ax.legend()
+    ax.legend(loc=legend)
     ax.grid(alpha=0.25)
 
 
@@ -161,23 +177,23 @@ def error_curves(ax: Axes, x: Sequence[float], lines: Mapping[str, Array], *, fl
 def images(
     ax: Axes, X: Array, image_shape: tuple[int, int], *, columns: int, limits: tuple[float, float] = (0, 1)
 ) -> None:
-    """Images in rows of `columns`, ink dark on light."""
+    """Images in rows of `columns`, ink dark on light; pixels that are NaN, missing ones, are tinted."""
     X = np.asarray(X)
     rows = -(-len(X) // columns)
     (height, width), gap = image_shape, max(1, image_shape[0] // 8)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), -np.inf)
     for k, image in enumerate(X):
         top, left = (k // columns) * (height + gap), (k % columns) * (width + gap)
         sheet[top : top + height, left : left + width] = image.reshape(image_shape)
-    ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    ax.imshow(sheet, cmap=INK, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     ax.set_axis_off()
 
 
 def row_names(ax: Axes, names: Sequence[str]) -> None:
     """Names to the left of the rows of a sheet made by `images`."""
-    height = ax.images[0].get_array().shape[0]
     for k, name in enumerate(names):
-        ax.annotate(name, (-0.6, height * (k + 0.5) / len(names) - 0.5), xycoords="data", ha="right", va="center")
+        place = (-0.02, 1 - (k + 0.5) / len(names))
+        ax.annotate(name, place, xycoords="axes fraction", ha="right", va="center", annotation_clip=False)
 
 
 def signed_image(ax: Axes, values: Array, image_shape: tuple[int, int]) -> None:
@@ -223,7 +239,7 @@ def gaussian_ring(ax: Axes, mean: Array, covariance: Array) -> None:
     ax.plot(*ends.T, color=style.MODEL, lw=1.2)
 
 
-def staircase(ax: Axes, log_likelihood: Array, bound: Array, maximum: float, steps: int) -> None:
+def staircase(ax: Axes, log_likelihood: Array, bound: Array, maximum: float, *, steps: int, lowest: float) -> None:
     """log p(X|w) and L(w, q) after every half-step of EM, up to now, under the maximum."""
     x = np.arange(len(bound))
     ax.axhline(maximum, color=style.TRUTH, ls=":", lw=1.8)
@@ -232,7 +248,7 @@ def staircase(ax: Axes, log_likelihood: Array, bound: Array, maximum: float, ste
     ax.plot(x, bound, color=style.BOUND, marker="s", ms=6, ls="--", label=r"$\mathcal{L}(w, q)$")
     ax.plot(x[-1:].repeat(2), [bound[-1], log_likelihood[-1]], color="black", lw=1)
     ax.set(title="nats per datum", xlabel="half-steps", xlim=(-0.5, steps - 0.5))
-    ax.set_ylim(maximum - 2.2, maximum + 0.25)
+    ax.set_ylim(lowest - 0.1, maximum + 0.1 * (maximum - lowest))
     ax.legend(loc="lower right")
     ax.grid(alpha=0.25)
 

@@ -20,7 +20,7 @@ class Scoreboard:
     """
 
     title: str
-    truth: Array
+    truth: Array = field(repr=False)
     rows: list[tuple[str, float, int, float]] = field(default_factory=list)
 
     def measure(self, method: str, compute: Callable[[], Array], *, evaluations: int) -> None:

@@ -58,9 +58,8 @@ def begin(*, x64: bool) -> None:
 
 
 def figure(
-    columns: int = 1,
+    panels: int | str = 1,
     *,
-    rows: int = 1,
     height: float = 4.0,
     widths: tuple[float, ...] | None = None,
     left: float = 0.8,
@@ -68,27 +67,32 @@ def figure(
     top: float = 0.5,
     bottom: float = 0.7,
     gap: float = 0.9,
-    row_gap: float = 0.9,
     projection: str | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row, with margins in inches: panels stay where they are while a slider moves."""
+    """A figure and its axes, with margins in inches: panels stay where they are while a slider moves.
+
+    panels: how many beside each other, or a mosaic such as "AA;BC", two rows of which the first is one wide panel.
+    widths: of the columns, relative to each other. The axes come in the order of their letters.
+    """
     fig = Figure(figsize=(WIDTH, height))
-    ratios = widths or (1,) * columns
+    mosaic = panels if isinstance(panels, str) else "ABCDEF"[:panels]
+    rows, columns = len(mosaic.split(";")), len(mosaic.split(";")[0])
     panel_width = (WIDTH - left - right - gap * (columns - 1)) / columns
-    panel_height = (height - top - bottom - row_gap * (rows - 1)) / rows
-    grid = fig.add_gridspec(
-        rows,
-        columns,
-        width_ratios=ratios,
-        left=left / WIDTH,
-        right=1 - right / WIDTH,
-        top=1 - top / height,
-        bottom=bottom / height,
-        wspace=gap / panel_width if columns > 1 else None,
-        hspace=row_gap / panel_height if rows > 1 else None,
+    panel_height = (height - top - bottom - gap * (rows - 1)) / rows
+    axes = fig.subplot_mosaic(
+        mosaic,
+        width_ratios=widths,
+        subplot_kw={"projection": projection},
+        gridspec_kw={
+            "left": left / WIDTH,
+            "right": 1 - right / WIDTH,
+            "top": 1 - top / height,
+            "bottom": bottom / height,
+            "wspace": gap / panel_width,
+            "hspace": gap / panel_height,
+        },
     )
-    axes = [fig.add_subplot(cell, projection=projection) for cell in grid]
-    return fig, axes
+    return fig, [axes[letter] for letter in sorted(axes)]
 
 
 def show(fig: Figure, alt: str) -> HTML:
