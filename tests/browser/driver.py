@@ -80,13 +80,13 @@ def opened(browser: Browser, lab: Lab, notebook: Path, width: int = 1280, height
             " && window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=90_000,
         )
-        page.evaluate("() => { jupyterapp.commands.execute('application:set-mode', { mode: 'single-document' }); }")
+        page.evaluate("() => { jupyterapp.shell.collapseLeft(); jupyterapp.shell.collapseRight(); }")
         page.evaluate(
             "() => { window.cmogRan = false;"
             " jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.cmogRan = true; }); }"
         )
         page.wait_for_function("() => window.cmogRan", timeout=RUN_SECONDS * 1000)
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(500)
         yield page
     finally:
         page.evaluate(

@@ -49,7 +49,7 @@ explore(still, label="Live", phase=np.linspace(0, 6, 61), height=(0.1, 2.0))
 """
 FAILING = """
 def draw(n):
-    if n == 2:
+    if n == 1:
         raise ZeroDivisionError("there is no <b>second</b> one")
     return curve(n * x, f"n = {n}")
 explore(draw, label="Failing", n=range(3))
