@@ -15,6 +15,7 @@ import matplotlib
 from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 # The same thing has the same colour in all seven lectures (Okabe & Ito 2008); no figure tells by colour alone.
 TRUTH = "#000000"
@@ -37,7 +38,7 @@ matplotlib.rcParams.update(
         "axes.labelsize": 13,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": matplotlib.cycler(
+        "axes.prop_cycle": cycler(
             color=[MODEL, POSTERIOR, PRIOR, BOUND, HIGHLIGHT], linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
         ),
         "lines.linewidth": 2.2,
