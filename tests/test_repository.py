@@ -204,7 +204,7 @@ def test_library_module_imports_nothing_heavy_at_its_top(path):
 
 
 def test_every_package_that_the_library_imports_is_a_declared_dependency():
-    distribution = {"sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipython"}
+    distribution = {"sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipython", "mpl_toolkits": "matplotlib"}
     library = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     lectures = {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["lectures"]}
     for path in MODULES:

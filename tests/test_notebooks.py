@@ -1,0 +1,209 @@
+"""Every lecture runs from a fresh kernel, twice with the same printed numbers; its explorers, exercises and texts hold.
+
+The run is made once a lecture and looked at from all sides. Run times go to test-artifacts/run_times.json; no test
+depends on them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOLUTION = re.compile(r"```python solution:(\w+)\n(.*?)```", re.DOTALL)
+
+# What the tests ask of the kernel once the lecture has run: every position of every slider, and what went wrong in any.
+RENDER_EVERY_STATE = """
+import json as _json
+from cmog_lib.classroom import explore as _explore
+_report = {"explorers": [], "failures": [str(failure) for failure in _explore.failures()]}
+for _explorer in _explore.made():
+    _states = list(_explorer.states())
+    _sizes = [len(_explorer.picture(**_state)) for _state in _states]
+    _report["explorers"].append({"label": _explorer.label, "states": len(_states), "smallest": min(_sizes)})
+print(_json.dumps(_report))
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A lecture as a fresh kernel left it, and what the kernel then said of its explorers and solutions."""
+
+    cells: list
+    report: dict
+    verdicts: dict[str, str]
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def solutions(notebook) -> dict[str, str]:
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return dict(SOLUTION.findall(text))
+
+
+def exercises(notebook) -> dict[str, object]:
+    tagged = [(tag, cell) for cell in code_cells(notebook) for tag in cell.metadata.get("tags", [])]
+    return {tag.removeprefix("exercise:"): cell for tag, cell in tagged if tag.startswith("exercise:")}
+
+
+@cache
+def run(lecture: Path, attempt: int) -> Run:
+    """Execute a lecture from a fresh kernel, offline; `attempt` only tells one run from another."""
+    notebook = nbformat.read(lecture, 4)
+    environment = {**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu"}
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(lecture.parent)}})
+    began = time.perf_counter()
+    with client.setup_kernel(env=environment):
+        for k, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, k)
+        seconds = time.perf_counter() - began
+
+        def ask(source: str):
+            notebook.cells.append(nbformat.v4.new_code_cell(source))
+            return client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
+
+        report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
+        verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
+    note_run_time(lecture.stem, attempt, seconds)
+    return Run(notebook.cells[: len(nbformat.read(lecture, 4).cells)], report, verdicts)
+
+
+def note_run_time(name: str, attempt: int, seconds: float) -> None:
+    path = ROOT / "test-artifacts" / "run_times.json"
+    path.parent.mkdir(exist_ok=True)
+    noted = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**noted, f"{name}, run {attempt}": round(seconds, 1)}, indent=1))
+
+
+def printed(cells) -> str:
+    """What a reader sees as text: streams and results, without the figures and without what was timed."""
+    text = ""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stdout":
+                text += output.text  # one print may arrive in several pieces
+            data = output.get("data", {})
+            if "application/vnd.jupyter.widget-view+json" not in data:
+                shown = data.get("text/html") or data.get("text/plain", "")
+                text += re.sub(r"<td class='measured'>.*?</td>|base64,[^\"]*", "", shown)
+        text += "\n"
+    return text
+
+
+lectures = pytest.mark.parametrize("lecture", LECTURES, ids=[path.stem for path in LECTURES])
+
+
+@lectures
+def test_a_fresh_kernel_runs_it_and_no_error_hides_in_an_output(lecture):
+    done = run(lecture, 1)
+    assert done.report["failures"] == []
+    for cell in done.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            if output.output_type == "stream" and output.name == "stderr":
+                pytest.fail(f"{cell.source[:60]!r} wrote to stderr: {output.text[:500]}")
+
+
+@lectures
+def test_two_runs_print_the_same(lecture):
+    first, second = (printed(run(lecture, attempt).cells) for attempt in (1, 2))
+    assert "base64" not in first and len(first) > 1000
+    assert first == second
+
+
+@lectures
+def test_every_position_of_every_slider_is_drawn(lecture):
+    made = run(lecture, 1).report["explorers"]
+    shown = sum(
+        "explore(\n" in cell.source or re.search(r"^explore\(", cell.source, re.M) is not None
+        for cell in code_cells(nbformat.read(lecture, 4))
+    )
+    assert len(made) == shown >= 2
+    for explorer in made:
+        assert explorer["label"] and explorer["states"] >= 2 and explorer["smallest"] > 100
+
+
+@lectures
+def test_every_exercise_has_a_solution_that_passes_its_checker(lecture):
+    notebook = nbformat.read(lecture, 4)
+    assert len(exercises(notebook)) >= 3
+    assert exercises(notebook).keys() == solutions(notebook).keys()
+    for name, verdict in run(lecture, 1).verdicts.items():
+        assert "<strong>✓</strong>" in verdict, f"{name}: {verdict}"
+
+
+@lectures
+def test_every_exercise_is_open_until_it_is_answered(lecture):
+    for name, cell in exercises(nbformat.read(lecture, 4)).items():
+        ran = next(c for c in run(lecture, 1).cells if c.source == cell.source)
+        assert "Not answered yet" in printed([ran]), name
+
+
+@lectures
+def test_every_figure_has_a_text_for_those_who_do_not_see_it(lecture):
+    for cell in run(lecture, 1).cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            assert "image/png" not in data, f"a figure without alt text: {cell.source[:60]!r}"
+            if "<img" in data.get("text/html", "") and "application/vnd.jupyter.widget-view+json" not in data:
+                assert len(re.search(r'alt="([^"]*)"', data["text/html"]).group(1)) > 20
+
+
+@lectures
+def test_it_has_every_part_that_a_lecture_has(lecture):
+    notebook = nbformat.read(lecture, 4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    whole = "\n".join(texts)
+    assert "google.colab" in code_cells(notebook)[0].source
+    for part in (
+        "**You need**",
+        "**Running it** takes",
+        "## A challenge first",
+        "**Predict",
+        "## Traps",
+        "## Scoreboard",
+        "## Recap, in the slide's words",
+        "| slide | symbol | file: function |",
+        "**Read on.**",
+        "**Next:**",
+    ):
+        assert part in whole, part
+    assert "SEED = " in code_cells(notebook)[1].source and "style.begin(" in code_cells(notebook)[1].source
+    # Each explorer is announced by what to look for, in the text before its cell or the one before that.
+    for k, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and re.search(r"^explore\(", cell.source, re.M):
+            before = [c.source for c in notebook.cells[:k] if c.cell_type == "markdown"][-2:]
+            assert any("ook for**" in text for text in before), cell.source[-80:]
+    assert sum("assert " in cell.source for cell in code_cells(notebook)) >= 4
+    assert sum("style.source(" in cell.source for cell in code_cells(notebook)) >= 3
+
+
+@lectures
+def test_its_table_names_functions_that_exist(lecture):
+    whole = "\n".join(cell.source for cell in nbformat.read(lecture, 4).cells if cell.cell_type == "markdown")
+    rows = re.findall(r"\| `(cmog_lib/[\w/.]+)`: (.+?) \|", whole)
+    assert len(rows) >= 4
+    for file, functions in rows:
+        path = ROOT / file
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        defined = {node.name for f in files for node in ast.parse(f.read_text()).body if hasattr(node, "name")}
+        assert {name.strip("` ") for name in functions.split(",")} <= defined, file
+
+
+@lectures
+def test_git_holds_it_without_outputs(lecture):
+    for cell in code_cells(nbformat.read(lecture, 4)):
+        assert not cell.outputs and cell.execution_count is None
