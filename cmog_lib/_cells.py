@@ -24,20 +24,25 @@ def table(w: Any, X: np.ndarray, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return _reported(value, lambda bad: (bad[0], T[bad[1]])), _unknown_is_steep(steepness)
 
 
-def pairs(w: Any, X: np.ndarray, datum: np.ndarray, T: np.ndarray, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same for the pairs (x_datum, T_node), each [pairs]: every latent is decoded once, however many data ask."""
-    value, steepness = np.empty(len(datum)), np.empty(len(datum))
-    order = np.argsort(node, kind="stable")
-    most = 2 ** int(np.log2(max(GATHERED // (X.shape[1] * (2 + 2 * T.shape[1])), 256)))
-    first = np.searchsorted(node[order], np.arange(0, len(T) + NODES, NODES)).tolist()
-    for k, begin, end in zip(range(0, len(T), NODES), first[:-1], first[1:], strict=False):
-        decoded = _decode(w, jnp.asarray(pad(T[k : k + NODES], _size(len(T) - k, NODES))))
+def pairs(w: Any, X: np.ndarray, datum: np.ndarray, T: np.ndarray, node: np.ndarray, *, steep: bool) -> np.ndarray:
+    """log p(x,t|w), or with `steep` its steepness, for the pairs (x_datum, T_node): every latent is decoded once."""
+    answer, data = np.empty(len(datum)), jnp.asarray(X)
+    chunk = node // NODES
+    order = np.argsort(chunk.astype(np.uint16), kind="stable")  # 16 bits: sorted by radix
+    first = np.searchsorted(chunk[order], np.arange(chunk.max() + 2)).tolist()
+    width = X.shape[1] * (2 + steep * 2 * T.shape[1])
+    most = 2 ** int(np.log2(max(GATHERED // width, 256)))
+    decode, join = (_decode_slopes, _steepness) if steep else (_decode, _value)
+    for k, begin, end in zip(range(0, len(T), NODES), first[:-1], first[1:], strict=True):
+        decoded = decode(w, jnp.asarray(pad(T[k : k + NODES], _size(len(T) - k, NODES))))
         for at in range(begin, end, most):
             chosen = order[at : min(at + most, end)]
             size = _size(end - at, most)
-            answer = _pairs(jnp.asarray(X), decoded, pad(datum[chosen], size), pad(node[chosen] - k, size))
-            value[chosen], steepness[chosen] = (np.asarray(part)[: len(chosen)] for part in answer)
-    return _reported(value, lambda bad: (datum[bad[0]], T[node[bad[0]]])), _unknown_is_steep(steepness)
+            part = join(data, decoded, pad(datum[chosen], size), pad(node[chosen] - k, size))
+            answer[chosen] = np.asarray(part)[: len(chosen)]
+    if steep:
+        return _unknown_is_steep(answer)
+    return _reported(answer, lambda bad: (datum[bad[0]], T[node[bad[0]]]))
 
 
 @eqx.filter_jit
@@ -78,24 +83,42 @@ def _table(w: Any, X: Array, T: Array) -> tuple[Array, Array]:
 
 @eqx.filter_jit
 def _decode(w: Any, T: Array) -> tuple[Array, ...]:
-    """What a pair needs to know of its latent, in units of σ, so that only x remains to be put in."""
+    """What a pair needs to know of its latent: μ, σ and the terms without x."""
+
+    def one(t: Array) -> tuple[Array, ...]:
+        mu, sigma = w(t)
+        return mu, sigma, log_p_t(t) - jnp.sum(jnp.log(sigma) + 0.5 * LOG_2PI)
+
+    return jax.vmap(one)(T)
+
+
+@eqx.filter_jit
+def _decode_slopes(w: Any, T: Array) -> tuple[Array, ...]:
+    """The same for the slope of a pair: μ and σ, their slopes in units of σ, and the terms without x."""
 
     def one(t: Array) -> tuple[Array, ...]:
         (d_mu, d_sigma), (mu, sigma) = jax.jacfwd(lambda t: (w(t),) * 2, has_aux=True)(t)
         log_sigma_slope = d_sigma / sigma[:, None]
-        rest = log_p_t(t) - jnp.sum(jnp.log(sigma) + 0.5 * LOG_2PI)
-        return mu, sigma, d_mu / sigma[:, None], log_sigma_slope, rest, -t - jnp.sum(log_sigma_slope, axis=0)
+        return mu, sigma, d_mu / sigma[:, None], log_sigma_slope, -t - jnp.sum(log_sigma_slope, axis=0)
 
     return jax.vmap(one)(T)
 
 
 @jax.jit
-def _pairs(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> tuple[Array, Array]:
-    def one(i: Array, k: Array) -> tuple[Array, Array]:
-        mu, sigma, mu_slope, log_sigma_slope, rest, rest_slope = (part[k] for part in decoded)
+def _value(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> Array:
+    def one(i: Array, k: Array) -> Array:
+        mu, sigma, rest = (part[k] for part in decoded)
+        return rest - 0.5 * jnp.sum(((X[i] - mu) / sigma) ** 2)
+
+    return jax.vmap(one)(datum, node)
+
+
+@jax.jit
+def _steepness(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> Array:
+    def one(i: Array, k: Array) -> Array:
+        mu, sigma, mu_slope, log_sigma_slope, rest = (part[k] for part in decoded)
         y = (X[i] - mu) / sigma
-        slope = rest_slope + jnp.sum(y[:, None] * mu_slope + (y**2)[:, None] * log_sigma_slope, axis=0)
-        return rest - 0.5 * jnp.sum(y**2), jnp.sum(jnp.abs(slope))
+        return jnp.sum(jnp.abs(rest + jnp.sum(y[:, None] * mu_slope + (y**2)[:, None] * log_sigma_slope, axis=0)))
 
     return jax.vmap(one)(datum, node)
 

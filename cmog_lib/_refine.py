@@ -21,6 +21,8 @@ LEVELS = {1: 40, 2: 22, 3: 14}
 TABLE = 2**22  # entries of the first table held at a time
 HELD = 2**22  # cells of all data held at a time
 UNSETTLED = 8.0  # nats a dimension by which a sum over cells wider than the posterior may be too large
+STRAIGHT, BENT = 0.02, 0.5  # share of cells with a bend below which slopes are trusted, above which they mean nothing
+RESOLVED = 0.5  # nats by which every fourth cell may differ where cells are narrower than what they add up
 WIDEST = 2.0**10  # half the width of the largest box
 
 
@@ -56,7 +58,7 @@ class Sum(NamedTuple):
     error: np.ndarray
     outside: np.ndarray
     evaluations: int
-    cells: list[tuple[np.ndarray, np.ndarray]]
+    cells: tuple[np.ndarray, np.ndarray] | None
 
 
 def margin(tolerance: float) -> float:
@@ -72,16 +74,16 @@ def lattice(w: Any, half_width: float) -> Lattice:
     n = min(MOST[d], 2 * int(np.ceil(half_width / SIDE[d])))
     while True:
         bent = float(np.mean(_cells.bends(w, jnp.asarray(T), jnp.asarray(2 * half_width / n))))
-        if bent < 0.02 or 2 * n > MOST[d]:
+        if bent < STRAIGHT or 2 * n > MOST[d]:
             return Lattice(half_width, n, d, bent)
         n *= 2
 
 
-def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, list]:
-    """log p(x_i|w), its error, how many latents were decoded; and the cells, as t and log weight, of the last block."""
+def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, Any]:
+    """log p(x_i|w), its error, how many latents were decoded; and, of a single datum, the cells as t and log weight."""
     log_p_x, error = np.empty(len(X)), np.full(len(X), np.inf)
     # The prior's own mass fits in the first box; data that reach further get a box of twice the width, and again.
-    half_width, evaluations, cells = float(np.ceil(np.sqrt(2 * margin(tolerance))) + 1), 0, []
+    half_width, evaluations, cells = float(np.ceil(np.sqrt(2 * margin(tolerance))) + 1), 0, None
     pending = np.arange(len(X))
     while len(pending) and half_width <= WIDEST:
         grid = lattice(w, half_width)
@@ -91,7 +93,7 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
             block = pending[at : at + rows]
             answer = refine(w, _cells.pad(X[block], rows), len(block), grid, tolerance, max_cells)
             log_p_x[block], outside[at : at + rows] = answer.log_p_x, answer.outside
-            error[block] = np.where(answer.outside | (grid.bent > 0.2), np.inf, answer.error)
+            error[block] = np.where(answer.outside | (grid.bent > BENT), np.inf, answer.error)
             evaluations, cells = evaluations + answer.evaluations, answer.cells
         pending, half_width = pending[outside], 2 * half_width
     return log_p_x, error, evaluations, cells
@@ -99,73 +101,113 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
 
 def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_cells: int) -> Sum:
     """log p(x_i|w) on cells of `grid` and below, for the first N data of a block."""
-    d, far = grid.latent_dim, margin(tolerance)
-    index = np.stack(np.meshgrid(*[np.arange(grid.n)] * d, indexing="ij"), axis=-1).reshape(-1, d)
-    value, steepness = (part[:N] for part in _cells.table(w, X, grid.centre(index, 0)))
-    value, reach = value + d * np.log(grid.side(0)), 0.5 * grid.side(0) * steepness
-    log_p_x, error = _log_sum(value), np.full(N, np.inf)
-    edge = ((index == 0) | (index == grid.n - 1)).any(axis=1)
-    outside = (value + reach)[:, edge].max(axis=1) > log_p_x - far
-    bound = value + 2 * reach
-    keep = bound > log_p_x[:, None] - far - UNSETTLED * d
-    dropped = _log_sum(np.where(keep, -np.inf, bound))  # the most, in log, that the dropped cells may hold
-    datum, cell = np.nonzero(keep & ~outside[:, None])
-    first = Cells(datum, index[cell], value[datum, cell], bound[datum, cell])
-    work = [(first, 0)] if len(datum) else []
-    evaluations, finished, best = len(index), [], np.zeros((len(X), d))
+    d = grid.latent_dim
+    log_p_x, outside, dropped, cells = _first(w, X, N, grid, margin(tolerance))
+    error, best, last = np.full(N, np.inf), np.zeros((len(X), d)), None
+    work, evaluations = [(cells, 0)] if len(cells.datum) else [], grid.n**d
 
     while work:
         cells, level = work.pop()
-        present, start, count = np.unique(cells.datum, return_index=True, return_counts=True)
-        if count.sum() > HELD and len(present) > 1:
-            half = start[len(start) // 2]
-            work += [(Cells(*(p[:half] for p in cells)), level), (Cells(*(p[half:] for p in cells)), level)]
+        start = np.flatnonzero(np.diff(cells.datum, prepend=-1))
+        here, row = cells.datum[start], np.repeat(np.arange(len(start)), np.diff(start, append=len(cells.datum)))
+        if len(row) > HELD and len(here) > 1:
+            below = row < len(here) // 2
+            work += [(_chosen(cells, below), level), (_chosen(cells, ~below), level)]
             continue
         if level > 0:
-            key = cells.place @ (grid.n * 2**level) ** np.arange(d)
-            _, chosen, node = np.unique(key, return_index=True, return_inverse=True)
-            T = grid.centre(cells.place[chosen], level)
-            value, steepness = _cells.pairs(w, X, cells.datum, T, node)
-            value, reach = value + d * np.log(grid.side(level)), 0.5 * grid.side(level) * steepness
-            cells = cells._replace(value=value, bound=value + 2 * reach)
-            evaluations += len(T)
-        total, second, fourth = _sums(cells, start, count, d)
-        change = np.abs(total - log_p_x[present]) if level else np.zeros(len(present))
-        log_p_x[present] = total
-        error[present] = np.maximum(second, change)
-        low = total - far - np.where(error[present] > 0.5, UNSETTLED * d, 0)
-        keep = cells.bound > np.repeat(low, count)
-        np.logaddexp.at(dropped, cells.datum[~keep], cells.bound[~keep])
-        error[present] += np.exp(np.minimum(dropped[present] - total, 99))
-        children = np.add.reduceat(keep, start, dtype=int) * 2**d
-        go_on = (error[present] >= tolerance) | (fourth >= 0.5)
-        stuck = go_on & ((children > max_cells) | (level == LEVELS[d]))
-        error[present[stuck & (error[present] > 1)]] = np.inf
-        go_on &= ~stuck
-        parents, done = keep & np.repeat(go_on, count), ~np.repeat(go_on, count)
-        if go_on.any():
-            work.append((_split(Cells(*(p[parents] for p in cells)), d), level + 1))
-        t, log_weight = grid.centre(cells.place[done], level), (cells.value - np.repeat(total, count))[done]
-        finished.append((t, log_weight))
-        order = np.argsort(log_weight)
-        best[cells.datum[done][order]] = t[order]  # where a datum occurs often, the last, its heaviest cell, stays
+            place, node = _distinct(cells.place, grid.n * 2**level)
+            value = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node, steep=False)
+            cells = cells._replace(value=value + d * np.log(grid.side(level)))
+            evaluations += len(place)
+        total, second, fourth, heaviest = _sums(cells, row, start, d)
+        # Every second cell is as coarse as the level before was; the whole is at least twice as good.
+        change = np.maximum(np.abs(total - log_p_x[here]), second / 2) if level else second
+        # Cells wider than what they add up: the sum is a matter of luck, perhaps far too large.
+        lucky = np.where(change > 0.5, np.exp(-UNSETTLED * d), 1)
+        change = np.where(fourth < RESOLVED, change, np.maximum(change, fourth))
+        log_p_x[here], best[here] = total, grid.centre(cells.place[heaviest], level)
+        error[here] = change + np.exp(np.minimum(dropped[here] - total, 99))
+        if N == 1:
+            last = grid.centre(cells.place, level), cells.value - total
+        unsettled = error[here] >= tolerance
+        if level == LEVELS[d] or not unsettled.any():
+            continue
+        cells, here, total, lucky = _chosen(cells, unsettled[row]), here[unsettled], total[unsettled], lucky[unsettled]
+        row = (np.cumsum(unsettled) - 1)[row[unsettled[row]]]
+        if level > 0:
+            place, node = _distinct(cells.place, grid.n * 2**level)
+            steepness = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node, steep=True)
+            # Slopes say more about smaller cells, so that less has to be added to them for safety.
+            cells = cells._replace(bound=cells.value + (1 + 0.5**level) * 0.5 * grid.side(level) * steepness)
+        keep, lost = _kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
+        dropped[here] = np.logaddexp(dropped[here], lost)
+        keep &= (np.bincount(row, keep) * 2**d <= max_cells)[row]
+        if keep.any():
+            work.append((_split(_chosen(cells, keep), d), level + 1))
+    error[error > 1] = np.inf
     # Settled or not, no sum is better than the rounding of its terms.
     error += np.finfo(float).eps * np.asarray(_cells.scale(w, jnp.asarray(X), jnp.asarray(best)))[:N]
-    return Sum(log_p_x, error, outside, evaluations, finished)
+    return Sum(log_p_x, error, outside, evaluations, last)
 
 
-def _sums(cells: Cells, start: np.ndarray, count: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log Σ over all cells of each datum, and how far the sums over every second and every fourth cell differ."""
-    peak = np.maximum.reduceat(cells.value, start)
-    row = np.repeat(np.arange(len(start)), count)
+def _first(
+    w: Any, X: np.ndarray, N: int, grid: Lattice, far: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cells]:
+    """Level 0, all data on all cells: log Σ, whether mass reaches the edge, log of what is dropped, what is kept."""
+    d, side = grid.latent_dim, grid.side(0)
+    place = np.stack(np.meshgrid(*[np.arange(grid.n)] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    value, steepness = (part[:N] for part in _cells.table(w, X, grid.centre(place, 0)))
+    value, reach = value + d * np.log(side), 0.5 * side * steepness
+    total = np.logaddexp.reduce(value, axis=1)
+    edge = ((place == 0) | (place == grid.n - 1)).any(axis=1)
+    outside = (value + reach)[:, edge].max(axis=1) > total - far
+    bound = value + (2 if grid.bent < STRAIGHT else 4) * reach
+    keep = bound > total[:, None] - far - UNSETTLED * d
+    dropped = np.logaddexp.reduce(np.where(keep, -np.inf, bound), axis=1)
+    datum, cell = np.nonzero(keep & ~outside[:, None])
+    return total, outside, dropped, Cells(datum, place[cell], value[datum, cell], bound[datum, cell])
+
+
+def _sums(cells: Cells, row: np.ndarray, start: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
+    """log Σ over all cells of each datum, how far the sums over every second and every fourth differ; the top cell."""
+    N, peak = len(start), np.maximum.reduceat(cells.value, start)
     which = row * 4**d + (cells.place % 4) @ 4 ** np.arange(d)
-    parts = np.bincount(which, np.exp(cells.value - peak[row]), len(start) * 4**d).reshape(len(start), *[2, 2] * d)
+    parts = np.bincount(which, np.exp(cells.value - peak[row]), N * 4**d).reshape(N, *[2, 2] * d)
     total = parts.sum(axis=tuple(range(1, 2 * d + 1)))
-    seconds = parts.sum(axis=tuple(range(1, 2 * d + 1, 2))).reshape(len(start), -1)
+    seconds = parts.sum(axis=tuple(range(1, 2 * d + 1, 2))).reshape(N, -1)
     with np.errstate(divide="ignore"):
         second = np.abs(np.log(seconds * 2**d / total[:, None])).max(axis=1)
-        fourth = np.abs(np.log(parts.reshape(len(start), -1) * 4**d / total[:, None])).max(axis=1)
-    return peak + np.log(total), second, fourth
+        fourth = np.abs(np.log(parts.reshape(N, -1) * 4**d / total[:, None])).max(axis=1)
+    top = np.flatnonzero(cells.value == peak[row])
+    return peak + np.log(total), second, fourth, top[np.searchsorted(top, start)]
+
+
+def _kept(bound: np.ndarray, total: np.ndarray, row: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All but the lowest cells of each datum, holding at most that share of its sum; and log of what they hold."""
+    depth = total[row] - bound
+    nats = np.clip(depth, 0, 99).astype(int)
+    held = np.bincount(row * 100 + nats, np.exp(-np.clip(depth, 0, 700)), len(total) * 100).reshape(-1, 100)
+    below = np.pad(np.cumsum(held[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+    cut = np.argmax(below <= share[:, None], axis=1)
+    with np.errstate(divide="ignore"):
+        return nats < cut[row], total + np.log(below[np.arange(len(total)), cut])
+
+
+def _distinct(place: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows among places on a lattice of n a side, in lattice order, and for each place which row it is."""
+    d = place.shape[1]
+    key = place @ n ** np.arange(d)
+    if n**d > HELD * 8:
+        _, chosen, node = np.unique(key, return_index=True, return_inverse=True)
+        return place[chosen], node
+    taken = np.zeros(n**d, bool)
+    taken[key] = True
+    found = np.flatnonzero(taken)
+    return found[:, None] // n ** np.arange(d)[None] % n, (np.cumsum(taken) - 1)[key]
+
+
+def _chosen(cells: Cells, chosen: np.ndarray) -> Cells:
+    return Cells(*(part[chosen] for part in cells))
 
 
 def _split(cells: Cells, d: int) -> Cells:
@@ -173,7 +215,3 @@ def _split(cells: Cells, d: int) -> Cells:
     index = (2 * cells.place[:, None] + corner[None]).reshape(-1, d)
     datum, value, bound = (np.repeat(part, 2**d) for part in (cells.datum, cells.value, cells.bound))
     return Cells(datum, index, value, bound)
-
-
-def _log_sum(value: np.ndarray) -> np.ndarray:
-    return np.logaddexp.reduce(value, axis=1)

@@ -124,7 +124,7 @@ def exact(
 ) -> Exact:
     """log p(x_i|w) = log ∫ p(x_i|t,w) p(t) dt to a stated error: cells halved where the mass is until nothing moves.
 
-    w: decoder with latent_dim 1, 2 or 3. X: [N, D], data. tolerance: the error to reach, in nats, at least 1e-10.
+    w: decoder with latent_dim 1, 2 or 3. X: [N, D], data. tolerance: the error to reach, 1e-10 to 0.5 nats.
     max_cells: how many cells one datum may use at a time. Always in double precision: this is the truth of the series.
     Warns (RuntimeWarning) where the tolerance was not reached; `error` then says what was.
     Assumes that p(x,t|w) has no mode further out than |t_j| = 8 that is cut off from all mass nearer in.
@@ -139,8 +139,8 @@ def exact(
             f" every dimension. Beyond 3, log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M, key=key))"
         )
     tolerance, max_cells = _validate.positive("tolerance", tolerance), _validate.count("max_cells", max_cells)
-    if not 1e-10 <= tolerance < 1:
-        raise ValueError(f"tolerance must be from 1e-10 to 1 nat, got {tolerance}")
+    if not 1e-10 <= tolerance <= 0.5:
+        raise ValueError(f"tolerance must be from 1e-10 to 0.5 nats, got {tolerance}")
     with jax.enable_x64(True):
         _validate.array("X", X, ("N", w.data_dim))
         data, double = np.asarray(X, np.float64), as_module(_doubled(as_module(w)))
@@ -148,7 +148,7 @@ def exact(
 
     def cells_of(i: int) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            *_, [cells] = _refine.settle(double, data[i : i + 1], tolerance, max_cells)
+            *_, cells = _refine.settle(double, data[i : i + 1], tolerance, max_cells)
         return cells
 
     missed = ~(error <= tolerance)
