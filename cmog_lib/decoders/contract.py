@@ -1,4 +1,4 @@
-"""w itself: the decoder t ↦ μ(t, w), σ(t, w). Anything with this shape is a model for the whole library."""
+"""What a decoder is, and how one of any class enters a compiled function."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from cmog_lib import _validate
 
 
 @runtime_checkable
@@ -27,40 +25,6 @@ class Decoder(Protocol):
     def data_dim(self) -> int: ...
 
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]: ...
-
-
-class Linear(eqx.Module):
-    """μ(t) = Wt + b, Σ(t) = Σ₀ = diag σ²: PPCA when σ is one number, factor analysis when it has D entries.
-
-    W: [D, d] loadings. b: [D] mean. log_sigma: [] or [D], the logarithm of the standard deviation σ.
-    Raises ValueError when the shapes do not fit together. Slide 4.
-    """
-
-    W: Float[Array, "D d"]
-    b: Float[Array, "D"]
-    log_sigma: Float[Array, ""] | Float[Array, "D"]
-
-    def __init__(self, W: Array, b: Array, log_sigma: Array | float) -> None:
-        self.W = _validate.array("W", W, ("D", "d"))
-        data_dim, _ = self.W.shape
-        self.b = _validate.array("b", b, (data_dim,))
-        self.log_sigma = _validate.array("log_sigma", log_sigma, (data_dim,) if jnp.ndim(log_sigma) else ())
-
-    @property
-    def latent_dim(self) -> int:
-        return self.W.shape[-1]
-
-    @property
-    def data_dim(self) -> int:
-        return self.W.shape[-2]
-
-    @property
-    def sigma(self) -> Float[Array, "D"]:
-        """σ, the standard deviation of every coordinate of x given t."""
-        return jnp.broadcast_to(jnp.exp(self.log_sigma), self.b.shape)
-
-    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
-        return self.W @ t + self.b, self.sigma
 
 
 class Plain(eqx.Module):

@@ -1,0 +1,126 @@
+"""The decoders of lectures 3 to 7: μ(t) and σ(t) are two networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.decoders.layers import Convolutional, Dense
+
+# Just below the deviation 1/(17 √12) = 0.017 of a dequantised digit's pixel inside its grey level: data that deserve
+# the name "continuous" have no use for less, and rounded ones would drive σ to 0 and the likelihood to infinity.
+SIGMA_MIN = 0.01
+
+
+class Nothing(eqx.Module):
+    """NN₂(t) = 0: with it σ is the same at every t."""
+
+    def __call__(self, t: Float[Array, "d"]) -> Float[Array, ""]:
+        return jnp.zeros((), t.dtype)
+
+
+class MLP(eqx.Module):
+    """μ(t) = b + NN₁(t), σ(t) = σ_min + softplus(c + NN₂(t)): two fully connected networks; σ a standard deviation.
+
+    latent_dim: d. data_dim: D. width: of each hidden layer. depth: how many hidden layers. sigma_min: the floor under
+    σ, in units of the data. constant_sigma: NN₂ = 0 and c one learned number, so that σ is one for all pixels and t.
+    b and c begin at 0; `start_at(w, X)` puts them where the data are.
+    Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
+    Slides 6–10.
+    """
+
+    nn1: Dense
+    nn2: Dense | Nothing
+    b: Float[Array, "D"]
+    c: Float[Array, "D"] | Float[Array, ""]
+    sigma_min: Float[Array, ""]
+    latent_dim: int = eqx.field(static=True)
+    data_dim: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        latent_dim: int,
+        data_dim: int,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        sigma_min: Any = SIGMA_MIN,
+        constant_sigma: bool = False,
+        key: Key[Array, ""],
+    ) -> None:
+        self.latent_dim = _validate.count("latent_dim", latent_dim)
+        self.data_dim = _validate.count("data_dim", data_dim)
+        hidden = (_validate.count("width", width),) * _validate.count("depth", depth)
+        sizes = (self.latent_dim, *hidden, self.data_dim)
+        key1, key2 = jax.random.split(_validate.key(key))
+        self.nn1 = Dense(sizes, key=key1)
+        self.nn2 = Nothing() if constant_sigma else Dense(sizes, key=key2)
+        self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
+
+    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        mu = self.b + self.nn1(t)
+        # An array, so that another floor compiles nothing anew; its gradient stopped, so that no training moves it.
+        sigma = jax.lax.stop_gradient(self.sigma_min) + jax.nn.softplus(self.c + self.nn2(t))
+        return mu, jnp.broadcast_to(sigma, mu.shape)
+
+
+class CNN(eqx.Module):
+    """μ(t) = b + CNN₁(t), σ(t) = σ_min + softplus(c + CNN₂(t)): two convolutional networks; σ a standard deviation.
+
+    latent_dim: d. image_shape: height and width; a datum is the picture row by row, D = height · width. width: of the
+    hidden layer between t and the first, smallest picture. channels: of each picture but the last; one convolution
+    for each. sigma_min, constant_sigma, b, c: as in `MLP`.
+    Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
+    Slides 6–10.
+    """
+
+    nn1: Convolutional
+    nn2: Convolutional | Nothing
+    b: Float[Array, "D"]
+    c: Float[Array, "D"] | Float[Array, ""]
+    sigma_min: Float[Array, ""]
+    latent_dim: int = eqx.field(static=True)
+    data_dim: int = eqx.field(static=True)
+    image_shape: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_shape: tuple[int, int],
+        *,
+        width: int = 64,
+        channels: tuple[int, ...] = (32, 16),
+        sigma_min: Any = SIGMA_MIN,
+        constant_sigma: bool = False,
+        key: Key[Array, ""],
+    ) -> None:
+        self.latent_dim = _validate.count("latent_dim", latent_dim)
+        height, breadth = _sizes("image_shape", image_shape, 2)
+        self.image_shape, self.data_dim = (height, breadth), height * breadth
+        sizes = (self.latent_dim, self.image_shape, _validate.count("width", width), _sizes("channels", channels))
+        key1, key2 = jax.random.split(_validate.key(key))
+        self.nn1 = Convolutional(*sizes, key=key1)
+        self.nn2 = Nothing() if constant_sigma else Convolutional(*sizes, key=key2)
+        self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
+
+    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        mu = self.b + self.nn1(t)
+        sigma = jax.lax.stop_gradient(self.sigma_min) + jax.nn.softplus(self.c + self.nn2(t))
+        return mu, jnp.broadcast_to(sigma, mu.shape)
+
+
+def _sizes(name: str, value: Any, length: int | None = None) -> tuple[int, ...]:
+    expected = f"a tuple of {length or 'one or more'} positive integers"
+    if not isinstance(value, (tuple, list)) or not value or len(value) != (length or len(value)):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return tuple(_validate.count(f"{name}[{k}]", size) for k, size in enumerate(value))
+
+
+def _offsets(data_dim: int, constant_sigma: bool, sigma_min: Any) -> tuple[Array, Array, Array]:
+    floor = jnp.asarray(_validate.positive("sigma_min", sigma_min))
+    return jnp.zeros(data_dim), jnp.zeros(() if constant_sigma else data_dim), floor

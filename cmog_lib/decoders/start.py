@@ -1,0 +1,36 @@
+"""Where training begins."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cmog_lib import _validate
+from cmog_lib.decoders.linear import Linear
+from cmog_lib.decoders.networks import CNN, MLP
+
+W = TypeVar("W", Linear, MLP, CNN)
+
+
+def start_at(w: W, X: Float[Array, "N D"]) -> W:
+    """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
+
+    w: Linear, MLP or CNN; only b and the offset c of σ (log_sigma of a Linear one) are replaced. X: [N, D], data.
+    A network whose first σ is far from the data's spends its first hundreds of steps on nothing else.
+    Raises ValueError for another decoder, for data of the wrong width, and where the data spread no more than σ_min.
+    """
+    if not isinstance(w, (Linear, MLP, CNN)):
+        raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
+    X = _validate.array("X", X, ("N", w.data_dim))
+    b = X.mean(axis=0)
+    s = jnp.sqrt(jnp.mean((X - b[None]) ** 2))
+    floor = 0.0 if isinstance(w, Linear) else w.sigma_min
+    if not s > floor:
+        raise ValueError(f"X must have a standard deviation above sigma_min = {float(floor):g}, got {float(s):g}")
+    if isinstance(w, Linear):
+        return eqx.tree_at(lambda w: (w.b, w.log_sigma), w, (b, jnp.full_like(w.log_sigma, jnp.log(s))))
+    c = jnp.log(jnp.expm1(s - floor))  # softplus(c) = s − σ_min
+    return eqx.tree_at(lambda w: (w.b, w.c), w, (b, jnp.full_like(w.c, c)))
