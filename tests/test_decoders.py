@@ -21,6 +21,11 @@ def networks(**options):
     ]
 
 
+@eqx.filter_jit
+def decode(w, T):
+    return jax.vmap(w)(T)
+
+
 def grown_and_convolved(a: np.ndarray, kernel: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pixel by pixel, as one would say it: every pixel four times, zeros around, nine neighbours times the kernel."""
     big = np.pad(np.repeat(np.repeat(a, 2, axis=0), 2, axis=1)[: shape[0], : shape[1]], ((1, 1), (1, 1), (0, 0)))
@@ -39,14 +44,18 @@ def test_growing_and_convolving_is_what_it_says(dtype, shape):
     assert np.abs(out - grown_and_convolved(a, kernel, shape)).max() < (1e-5 if dtype == "float32" else 1e-13)
 
 
-@pytest.mark.parametrize("image_shape", [(8, 8), (28, 28), (1, 1), (5, 9), (30, 17)])
+@pytest.mark.parametrize("image_shape", [(8, 8), (28, 28), (1, 1), (5, 9)])
 def test_cnn_paints_any_image_shape(dtype, image_shape):
     w = decoders.CNN(2, image_shape, width=8, channels=(4, 3), key=KEY)
     D = image_shape[0] * image_shape[1]
-    mu, sigma = w(jnp.asarray([0.3, -1.0], dtype))
+
+    @eqx.filter_jit
+    def values_and_slope(w, t):
+        return *w(t), jax.jacfwd(lambda t: w(t)[0])(t)
+
+    mu, sigma, slope = values_and_slope(w, jnp.asarray([0.3, -1.0], dtype))
     assert w.data_dim == D and mu.shape == sigma.shape == (D,) and mu.dtype == sigma.dtype == dtype
     # Every pixel is reached by the latent point: nothing was cut off too much.
-    slope = jax.jacfwd(lambda t: w(t)[0])(jnp.asarray([0.3, -1.0], dtype))
     assert (jnp.abs(slope).max(axis=1) > 0).all()
 
 
@@ -59,8 +68,8 @@ def test_mu_and_sigma_are_two_networks(dtype, number):
         other = eqx.tree_at(
             lambda w, name=network: getattr(w, name), w, jax.tree.map(lambda a: 2 * a, getattr(w, network))
         )
-        assert (other(t)[moved] != w(t)[moved]).all()
-        assert (other(t)[still] == w(t)[still]).all()
+        after, before = decode(other, t[None]), decode(w, t[None])
+        assert (after[moved] != before[moved]).all() and (after[still] == before[still]).all()
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["MLP", "CNN"])
@@ -68,7 +77,7 @@ def test_sigma_never_falls_below_its_floor(dtype, number):
     w = networks(sigma_min=0.25)[number]
     # However far the network is pushed: softplus underflows to 0, and the floor is left.
     w = eqx.tree_at(lambda w: w.c, w, jnp.full_like(w.c, -1e6))
-    assert (w(jnp.ones(2, dtype))[1] == 0.25).all()
+    assert (decode(w, jnp.ones((1, 2), dtype))[1] == 0.25).all()
 
 
 def test_training_does_not_move_the_floor(dtype):
@@ -84,7 +93,7 @@ def test_training_does_not_move_the_floor(dtype):
 @pytest.mark.parametrize("number", [0, 1], ids=["MLP", "CNN"])
 def test_a_constant_sigma_is_one_learned_number(dtype, number):
     w = networks(constant_sigma=True)[number]
-    sigma = jax.vmap(w)(jax.random.normal(KEY, (5, 2), dtype))[1]
+    sigma = decode(w, jax.random.normal(KEY, (5, 2), dtype))[1]
     assert w.c.shape == () and (sigma == sigma[0, 0]).all()
     slope = eqx.filter_grad(lambda w: jnp.sum(w(jnp.ones(2, dtype))[1]))(w)
     assert slope.c > 0 and jax.tree.leaves(eqx.filter(slope.nn2, eqx.is_array)) == []
@@ -95,12 +104,12 @@ def test_a_network_that_starts_at_the_data_is_about_their_mean_and_deviation(dty
     X = 3.0 + 2.0 * jax.random.normal(KEY, (500, 12), dtype)
     s = float(jnp.sqrt(jnp.mean((X - X.mean(axis=0)[None]) ** 2)))
     for w in networks(constant_sigma=constant_sigma):
-        mu, sigma = jax.vmap(decoders.start_at(w, X))(jax.random.normal(KEY, (200, 2), dtype))
+        mu, sigma = decode(decoders.start_at(w, X), jax.random.normal(KEY, (200, 2), dtype))
         # A fresh network's output is some tenths, whatever the data's unit.
         assert jnp.abs(mu - 3).max() < 1 and jnp.abs(sigma / s - 1).max() < 0.3
         without_networks = jax.tree.map(jnp.zeros_like, (w.nn1, w.nn2))
         w = eqx.tree_at(lambda w: (w.nn1, w.nn2), decoders.start_at(w, X), without_networks)
-        mu, sigma = w(jnp.zeros(2, dtype))
+        mu, sigma = (part[0] for part in decode(w, jnp.zeros((1, 2), dtype)))
         assert jnp.allclose(mu, X.mean(axis=0), rtol=1e-6) and jnp.allclose(sigma, s, rtol=1e-5)
 
 
