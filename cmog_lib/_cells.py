@@ -17,48 +17,52 @@ NODES = 1024
 GATHERED = 2**21
 
 
-def table(w: Any, X: np.ndarray, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log p(x_i,t_k|w) and Σ_j |∂/∂t_kj log p(x_i,t_k|w)| for all data against all latents, each [N, S]."""
-    parts = [_table(w, jnp.asarray(X), jnp.asarray(pad(T[k : k + NODES], NODES))) for k in range(0, len(T), NODES)]
-    value, steepness = (np.concatenate(part, axis=1)[:, : len(T)] for part in zip(*parts, strict=True))
-    return _reported(value, lambda bad: (bad[0], T[bad[1]])), _unknown_is_steep(steepness)
+def table(w: Any, X: np.ndarray, T: np.ndarray, side: float, safety: float) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x_i,t_k|w) for all data against all latents, and the most it may rise in the cell around t_k: [N, S]."""
+    cell = jnp.asarray(0.5 * side), jnp.asarray(safety)
+    parts = [
+        _table(w, jnp.asarray(X), jnp.asarray(pad(T[k : k + NODES], NODES)), *cell) for k in range(0, len(T), NODES)
+    ]
+    value, rise = (np.concatenate(part, axis=1)[:, : len(T)] for part in zip(*parts, strict=True))
+    return _reported(value, lambda bad: (bad[0], T[bad[1]])), _unknown_is_steep(rise)
 
 
-def pairs(w: Any, X: np.ndarray, datum: np.ndarray, T: np.ndarray, node: np.ndarray, *, steep: bool) -> np.ndarray:
-    """log p(x,t|w), or with `steep` its steepness, for the pairs (x_datum, T_node): every latent is decoded once."""
+def pairs(
+    w: Any,
+    X: np.ndarray,
+    datum: np.ndarray,
+    T: np.ndarray,
+    node: np.ndarray,
+    rise: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """The same for the pairs (x_datum, T_node): the value, or the rise in cells of that side and with that safety.
+
+    Every latent is decoded once, however many data ask for it.
+    """
     answer, data = np.empty(len(datum)), jnp.asarray(X)
     chunk = node // NODES
     order = np.argsort(chunk.astype(np.uint16), kind="stable")  # 16 bits: sorted by radix
     first = np.searchsorted(chunk[order], np.arange(chunk.max() + 2)).tolist()
-    width = X.shape[1] * (2 + steep * 2 * T.shape[1])
+    width = X.shape[1] * (2 + 2 * T.shape[1] if rise else 2)
     most = 2 ** int(np.log2(max(GATHERED // width, 256)))
-    decode, join = (_decode_slopes, _steepness) if steep else (_decode, _value)
+    cell = (jnp.asarray(0.5 * rise[0]), jnp.asarray(rise[1])) if rise else ()
+    decode, join = (_decode_cell, _rise) if rise else (_decode, _value)
     for k, begin, end in zip(range(0, len(T), NODES), first[:-1], first[1:], strict=True):
-        decoded = decode(w, jnp.asarray(pad(T[k : k + NODES], _size(len(T) - k, NODES))))
+        decoded = decode(w, jnp.asarray(pad(T[k : k + NODES], _size(len(T) - k, NODES))), *cell)
         for at in range(begin, end, most):
             chosen = order[at : min(at + most, end)]
             size = _size(end - at, most)
             part = join(data, decoded, pad(datum[chosen], size), pad(node[chosen] - k, size))
             answer[chosen] = np.asarray(part)[: len(chosen)]
-    if steep:
+    if rise:
         return _unknown_is_steep(answer)
     return _reported(answer, lambda bad: (datum[bad[0]], T[node[bad[0]]]))
 
 
 @eqx.filter_jit
 def bends(w: Any, T: Array, side: Array) -> Array:
-    """Whether μ turns so much across a cell of this side at t, in any direction, that its slope there says little."""
-
-    def one(t: Array, step: Array) -> Array:
-        mu, d_mu = jax.jvp(lambda t: w(t)[0], (t,), (step,))
-        mu_next, d_mu_next = jax.jvp(lambda t: w(t)[0], (t + step,), (step,))
-        defect = mu_next - mu - 0.5 * (d_mu + d_mu_next)
-        length = 0.5 * (jnp.linalg.norm(d_mu) + jnp.linalg.norm(d_mu_next))
-        # A turn that is lost in the noise hides nothing.
-        return (jnp.linalg.norm(defect) > 0.25 * length) & (jnp.linalg.norm(defect / w(t)[1]) > 0.5)
-
-    steps = side * jnp.eye(T.shape[1])
-    return jax.vmap(lambda t: jax.vmap(lambda step: one(t, step))(steps).any())(T)
+    """Whether μ bends in the cell of that side around t."""
+    return jax.vmap(lambda t: _spread(w, t, 0.5 * side, *_slopes(w, t)) > 0)(T)
 
 
 @eqx.filter_jit
@@ -73,12 +77,38 @@ def scale(w: Any, X: Array, T: Array) -> Array:
 
 
 @eqx.filter_jit
-def _table(w: Any, X: Array, T: Array) -> tuple[Array, Array]:
+def _table(w: Any, X: Array, T: Array, half: Array, safety: Array) -> tuple[Array, Array]:
     def joint(T: Array) -> Array:
         return log_p_x_given_t_table(w, X, T) + jax.vmap(log_p_t)(T)[None]
 
-    directions = (jnp.broadcast_to(e[None], T.shape) for e in jnp.eye(T.shape[1]))
-    return joint(T), sum(jnp.abs(jax.jvp(joint, (T,), (e,))[1]) for e in directions)  # type: ignore[return-value]
+    value, steepness = joint(T), jnp.zeros((len(X), len(T)))
+    for e in jnp.eye(T.shape[1]):
+        steepness += jnp.abs(jax.jvp(joint, (T,), (jnp.broadcast_to(e[None], T.shape),))[1])
+    spread = jax.vmap(lambda t: _spread(w, t, half, *_slopes(w, t)))(T)
+    distance = jnp.sqrt(jnp.maximum(2 * (_decode(w, T)[2][None] - value), 0))
+    return value, _highest(steepness * half, distance, spread[None], safety)
+
+
+def _slopes(w: Any, t: Array) -> tuple[Array, ...]:
+    (d_mu, d_sigma), (mu, sigma) = jax.jacfwd(lambda t: (w(t),) * 2, has_aux=True)(t)
+    return mu, sigma, d_mu, d_sigma
+
+
+def _spread(w: Any, t: Array, half: Array, mu: Array, sigma: Array, d_mu: Array, d_sigma: Array) -> Array:
+    """How far μ gets from its centre in a cell of this half side, in units of σ; 0 where its slope tells that well."""
+    steps = half * jnp.eye(len(t))
+    there = jnp.stack([sign * jax.vmap(lambda step: w(t + step)[0] - mu)(sign * steps) for sign in (1, -1)])
+    straight, defect = half * d_mu.T, there - half * d_mu.T[None]
+    turns = jnp.linalg.norm(defect, axis=-1) > 0.25 * jnp.linalg.norm(straight, axis=-1)[None]
+    matters = jnp.linalg.norm(defect / sigma[None, None], axis=-1) > 0.5  # what is lost in the noise hides nothing
+    reached = jnp.linalg.norm(jnp.concatenate([there, straight[None]]) / sigma[None, None], axis=-1).max(axis=0)
+    return jnp.where((turns & matters).any(), jnp.sum(reached), 0.0)
+
+
+def _highest(reach: Array, distance: Array, spread: Array, safety: Array) -> Array:
+    """How much log p(x,t|w) may rise in a cell: by its slope, or where μ bends by μ coming as near x as it spreads."""
+    nearer = jnp.maximum(distance - safety * spread, 0)
+    return jnp.maximum(safety * reach, 0.5 * (distance**2 - nearer**2))
 
 
 @eqx.filter_jit
@@ -93,13 +123,13 @@ def _decode(w: Any, T: Array) -> tuple[Array, ...]:
 
 
 @eqx.filter_jit
-def _decode_slopes(w: Any, T: Array) -> tuple[Array, ...]:
-    """The same for the slope of a pair: μ and σ, their slopes in units of σ, and the terms without x."""
+def _decode_cell(w: Any, T: Array, half: Array, safety: Array) -> tuple[Array, ...]:
+    """The same for the rise in a cell: μ and σ, their slopes in units of σ, the terms without x, and the cell."""
 
     def one(t: Array) -> tuple[Array, ...]:
-        (d_mu, d_sigma), (mu, sigma) = jax.jacfwd(lambda t: (w(t),) * 2, has_aux=True)(t)
-        log_sigma_slope = d_sigma / sigma[:, None]
-        return mu, sigma, d_mu / sigma[:, None], log_sigma_slope, -t - jnp.sum(log_sigma_slope, axis=0)
+        mu, sigma, d_mu, d_sigma = _slopes(w, t)
+        spread, d_log_sigma = _spread(w, t, half, mu, sigma, d_mu, d_sigma), d_sigma / sigma[:, None]
+        return mu, sigma, d_mu / sigma[:, None], d_log_sigma, -t - jnp.sum(d_log_sigma, axis=0), spread, half, safety
 
     return jax.vmap(one)(T)
 
@@ -114,11 +144,12 @@ def _value(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> A
 
 
 @jax.jit
-def _steepness(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> Array:
+def _rise(X: Array, decoded: tuple[Array, ...], datum: Array, node: Array) -> Array:
     def one(i: Array, k: Array) -> Array:
-        mu, sigma, mu_slope, log_sigma_slope, rest = (part[k] for part in decoded)
+        mu, sigma, d_mu, d_log_sigma, rest, spread, half, safety = (part[k] for part in decoded)
         y = (X[i] - mu) / sigma
-        return jnp.sum(jnp.abs(rest + jnp.sum(y[:, None] * mu_slope + (y**2)[:, None] * log_sigma_slope, axis=0)))
+        steepness = jnp.sum(jnp.abs(rest + jnp.sum(y[:, None] * d_mu + (y**2)[:, None] * d_log_sigma, axis=0)))
+        return _highest(steepness * half, jnp.linalg.norm(y), spread, safety)
 
     return jax.vmap(one)(datum, node)
 
