@@ -40,6 +40,9 @@ paint = Exercise(
         ),
         "The mean is missing: you returned the noise without μ(t).": _painted(lambda mu, sigma, noise: sigma * noise),
         "A sign: the noise is subtracted.": _painted(lambda mu, sigma, noise: mu - sigma * noise),
+        "μ and σ have changed places: the noise is multiplied by σ, and μ is added.": _painted(
+            lambda mu, sigma, noise: sigma + mu * noise
+        ),
     },
     praise="Right: first the cause, then the blob. This is the last line of model.sample.",
 )
@@ -47,7 +50,14 @@ paint = Exercise(
 
 def _bayes_cases():
     rng = np.random.default_rng(2)
-    return [(jnp.asarray(rng.normal(size=(5, 9)) * 3), jnp.asarray(-0.5 * np.linspace(-3, 3, 9) ** 2))]
+    log_prior = jnp.asarray(-0.5 * np.linspace(-3, 3, 9) ** 2)
+    table = rng.normal(size=(5, 9)) * 3
+    return [(jnp.asarray(table), log_prior), (jnp.asarray(table - 2000.0), log_prior)]
+
+
+def _exp_over_sum(table, log_prior):
+    joint = jnp.exp(table + log_prior[None, :])
+    return joint / joint.sum(axis=1, keepdims=True)
 
 
 bayes = Exercise(
@@ -56,6 +66,10 @@ bayes = Exercise(
     mistakes={
         "The prior is forgotten: these weights are proportional to p(x|t) alone.": lambda table, log_prior: (
             jax.nn.softmax(table, axis=1)
+        ),
+        "exp underflows: near −2000 this is 0/0. A softmax takes the largest entry out first.": _exp_over_sum,
+        "The whole table sums to one here, but each row is a posterior of its own.": lambda table, log_prior: (
+            jax.nn.softmax(table + log_prior[None, :], axis=None)
         ),
         "The wrong axis: each column sums to one, but a posterior is over t, so each row must.": lambda table, prior: (
             jax.nn.softmax(table + prior[None, :], axis=0)
@@ -106,10 +120,10 @@ monte_carlo = Exercise(
 )
 
 
-def _ring(angle, sigma):
+def _ring(angle, sigma, radius=2.0):
     def decoder(t):
         phase = angle(t[0])
-        return 2 * jnp.array([jnp.cos(phase), jnp.sin(phase)]), sigma
+        return radius * jnp.array([jnp.cos(phase), jnp.sin(phase)]), sigma
 
     return decoder
 
@@ -118,13 +132,38 @@ def _uniform_angle(t):
     return 2 * jnp.pi * jax.scipy.stats.norm.cdf(t)
 
 
+def _density_and_shape(decoder):
+    """What of a ring is compared: log p(x), by the plain sum over a grid, and the number of axes that sigma has."""
+    t = jnp.linspace(-6, 6, 4001)
+
+    def view(X):
+        first = decoder(jnp.zeros(1))
+        if first is Ellipsis or (isinstance(first, tuple) and Ellipsis in first):
+            return ...
+        if not isinstance(first, tuple) or len(first) != 2:
+            raise ValueError("mu, sigma = w(t) needs a tuple of two arrays")
+        mu, sigma = jax.vmap(lambda t: tuple(map(jnp.asarray, decoder(t))))(t[:, None])
+        axes = sigma.ndim - 1
+        sigma = sigma.reshape(len(t), -1)
+        deviation = (X[:, None, :] - mu[None]) / sigma[None]
+        log_terms = -0.5 * jnp.sum(deviation**2, axis=2) - jnp.sum(jnp.log(sigma) * (2 / sigma.shape[1]), axis=1)[None]
+        log_p = jax.nn.logsumexp(log_terms - 0.5 * t[None] ** 2, axis=1)
+        return jnp.logaddexp(log_p, -60.0), axes  # far from the ring only rounding would be compared
+
+    return view
+
+
+def _ring_cases():
+    angles = np.linspace(0, 2 * np.pi, 9)[:-1]
+    on_the_ring = 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [(jnp.asarray(np.concatenate([on_the_ring, 0.95 * on_the_ring[:2], [[0.0, 0.0]]])),)]
+
+
 ring = Exercise(
     answer=_ring(_uniform_angle, jnp.full(2, 0.1)),
-    cases=lambda: [(jnp.array([t]),) for t in (-1.7, -0.4, 0.0, 0.9, 2.2)],
+    view=_density_and_shape,
+    cases=_ring_cases,
     mistakes={
-        "The ring is inked unevenly: t itself is Gaussian, only Φ(t) is uniform.": _ring(
-            lambda t: 2 * jnp.pi * t, jnp.full(2, 0.1)
-        ),
         "The ring is inked unevenly: you took t as the angle, but only Φ(t) is uniform.": _ring(
             lambda t: t, jnp.full(2, 0.1)
         ),
@@ -135,10 +174,8 @@ ring = Exercise(
             _uniform_angle, jnp.full(2, 0.01)
         ),
         "sigma needs one entry for each coordinate of x, not one number.": _ring(_uniform_angle, jnp.asarray(0.1)),
-        "The radius is 1: multiply the point on the unit circle by 2.": lambda t: (
-            jnp.array([jnp.cos(_uniform_angle(t[0])), jnp.sin(_uniform_angle(t[0]))]),
-            jnp.full(2, 0.1),
-        ),
+        "The radius is 1: multiply the point on the unit circle by 2.": _ring(_uniform_angle, jnp.full(2, 0.1), 1.0),
     },
     praise="Right. At the centre every angle is equally good, so the posterior there is the prior.",
+    tolerance=1e-3,
 )

@@ -51,6 +51,12 @@ posterior = Exercise(
             jnp.linalg.solve(_M(W, sigma), _projected(W, b, sigma, x)),
             _M(W, sigma),
         ),
+        "M = WᵀW + σ²I is another book's M: with it the covariance is σ²M⁻¹, and σ² is forgotten here.": (
+            lambda W, b, sigma, x: (
+                jnp.linalg.solve(sigma**2 * _M(W, sigma), W.T @ (x - b)),
+                jnp.linalg.inv(sigma**2 * _M(W, sigma)),
+            )
+        ),
         "A sign: it is x − b, not b − x.": _posterior(_M, lambda W, b, sigma, x: -_projected(W, b, sigma, x)),
     },
     praise="Right. This is ppca.posterior; the library only avoids the inverse.",
@@ -117,6 +123,15 @@ marginal = Exercise(
         "The log determinant is halved twice: the ½ stands in front of the bracket.": _marginal(
             _covariance, log_det=0.5
         ),
+        "A sign in the bracket: + log det C, all of it times −½.": _marginal(_covariance, log_det=-1.0),
+        "The inverse is missing: (x − b)ᵀ C⁻¹ (x − b).": lambda W, b, sigma, x: (
+            -0.5
+            * (
+                len(x) * jnp.log(2 * jnp.pi)
+                + jnp.linalg.slogdet(_covariance(W, sigma))[1]
+                + (x - b) @ _covariance(W, sigma) @ (x - b)
+            )
+        ),
         "x was not centred: the distance is measured from b.": _marginal(_covariance, centred=False),
         "A sign: this is −log p(x).": _marginal(_covariance, sign=0.5),
         "The factor ½ is missing.": _marginal(_covariance, sign=-1.0),
@@ -170,6 +185,10 @@ m_step = Exercise(
         ),
         "tr(W C Wᵀ) is a sum over D coordinates too: divide it by D.": _m_step(
             _moment, lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2) + jnp.trace(W @ C @ W.T)
+        ),
+        "tr(W C Wᵀ) belongs to every datum: in the sum over i it is there N times.": _m_step(
+            _moment,
+            lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2) + jnp.trace(W @ C @ W.T) / X.size,
         ),
         "Divided by N − 1 where the maximum of the likelihood has N.": _m_step(
             _moment, lambda X, m, C, W: _sigma_squared(X, m, C, W) * len(X) / (len(X) - 1)
