@@ -38,12 +38,12 @@ def posterior(ax: Axes, t: ArrayLike, density: ArrayLike, *, prior: ArrayLike, h
     """A posterior density over one latent, with the prior behind it. Returns its curve, to be given other heights."""
     ax.plot(t, prior, color=style.PRIOR, ls="--", label="$p(t)$")
     (curve,) = ax.plot(t, density, color=style.POSTERIOR, label=r"$p(t\mid x)$")
-    ax.set(title="where on the path?", xlabel="t", ylim=(0, highest))
+    ax.set(title="where on the path?", xlabel="t", ylabel="density", ylim=(0, highest))
     ax.legend(loc="upper right")
     return curve
 
 
-def count_humps(values: ArrayLike, at_least: float = 0.05) -> int:
+def count_humps(values: ArrayLike, at_least: float = 0.02) -> int:
     """How many local maxima reach `at_least` of the highest one."""
     height = np.asarray(values)
     inner = height[1:-1]
@@ -69,24 +69,19 @@ def lines_with_point(
     ax.grid(alpha=0.25)
 
 
-def error_curves(ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], *, floor: float) -> None:
-    """Errors against cost on logarithmic axes, each named where it ends; anything below `floor` is drawn there."""
-    ends = []
+def error_curves(
+    ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], *, floor: float, at: float | None = None
+) -> None:
+    """Errors on logarithmic axes; anything below `floor` is drawn there. at: a line at the slider's value."""
     for (name, y), marker in zip(lines.items(), cycle(MARKERS), strict=False):
-        drawn = np.maximum(np.asarray(y), floor)
-        (line,) = ax.plot(x, drawn, marker=marker, ms=7)
-        ends.append((float(np.log10(drawn[-1])), name, line.get_color()))
-    ax.set(xscale="log", yscale="log", xlim=(x[0] * 0.9, x[-1] * 1.1))
-    ax.set_xticks(x, [str(v) for v in x], minor=False)
+        ax.plot(x, np.maximum(np.asarray(y), floor), marker=marker, ms=7, label=name)
+    if at is not None:
+        ax.axvline(at, color="black", lw=1.2, ls=":")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(x, [f"{value:g}" for value in x], minor=False)
     ax.minorticks_off()
+    ax.legend(loc="upper right")
     ax.grid(alpha=0.25)
-    # The names stand at the lines' ends, pushed apart where the ends meet.
-    height = -np.inf
-    for end, name, color in sorted(ends):
-        height = max(end, height + 1.1)
-        ax.annotate(
-            name, (1.02, 10**height), xycoords=("axes fraction", "data"), color=color, va="center", fontweight="bold"
-        )
 
 
 def staircase(
@@ -113,5 +108,5 @@ def spectrum(ax: Axes, eigenvalues: ArrayLike, kept: int, sigma_squared: float) 
     ax.plot(x[:kept], y[:kept], "o", color=style.MODEL, ms=6, label="kept")
     ax.plot(x[kept:], y[kept:], "o", color=style.DATA, mfc="white", ms=6, label="discarded")
     ax.plot([kept + 0.5, x[-1]], [sigma_squared] * 2, color=style.POSTERIOR, ls="--", label="their mean, σ²")
-    ax.set(yscale="log", title="eigenvalues of S", xlabel="j", ylim=(1e-4, 2))
+    ax.set(yscale="log", title="eigenvalues of S", xlabel="j", ylim=(1e-5, 2 * float(y.max())))
     ax.legend(loc="lower left", handlelength=1.2)

@@ -37,7 +37,7 @@ def row_names(ax: Axes, names: Sequence[str]) -> None:
 
 def signed_image(ax: Axes, values: ArrayLike, image_shape: tuple[int, int]) -> None:
     """An image of numbers of either sign: white is zero."""
-    ax.imshow(np.asarray(values).reshape(image_shape), cmap="RdBu_r", vmin=-0.25, vmax=0.25, interpolation="nearest")
+    ax.imshow(np.asarray(values).reshape(image_shape), cmap="RdBu_r", vmin=-0.3, vmax=0.3, interpolation="nearest")
     ax.set_axis_off()
 
 

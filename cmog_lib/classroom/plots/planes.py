@@ -45,11 +45,14 @@ def plane(ax: Axes, *, title: str = "") -> None:
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
 
 
-def density(ax: Axes, plane: Plane, values: ArrayLike) -> None:
-    """A density over the plane in bands, the darker the higher: bands are read at a distance, and compress well."""
+def density(ax: Axes, plane: Plane, values: ArrayLike, *, darkest: float | None = None) -> None:
+    """A density over the plane in bands, the darker the higher: bands are read at a distance, and compress well.
+
+    darkest: the density that gets the darkest band (default: the highest there is).
+    """
     x1, x2 = (axis.reshape(plane.n).T for axis in np.asarray(plane.points).T)
     image = np.asarray(values).reshape(plane.n).T
-    levels = np.linspace(0, 1, 10)[1:] ** 1.5 * max(image.max(), 1e-300)
+    levels = np.linspace(0, 1, 10)[1:] ** 1.5 * (darkest or max(image.max(), 1e-300))
     ax.contourf(x1, x2, image, levels=levels, cmap=style.DENSITY, extend="max")
     ax.set(xlim=plane.x1, ylim=plane.x2)
 
@@ -132,7 +135,7 @@ def cloud(ax: Axes3D, X: ArrayLike, *, color_by: ArrayLike, azimuth: float) -> N
     x1, x2, x3 = np.asarray(X).T
     ax.scatter(x1, x2, x3, c=np.asarray(color_by), cmap="viridis", vmin=-2, vmax=2, s=16, linewidths=0)
     ax.view_init(elev=18, azim=azimuth)
-    ax.set_box_aspect((1, 1, 1), zoom=1.2)
+    ax.set_box_aspect((1, 1, 1), zoom=1.05)
     ax.set(xticklabels=[], yticklabels=[], zticklabels=[], xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), zlim=(-1.1, 1.1))
     for axis, name in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("$x_1$", "$x_2$", "$x_3$"), strict=True):
         axis.set_label_text(name)
