@@ -55,6 +55,7 @@ def curve_with_point(ax: Axes, x: Sequence[float], y: Sequence[float], at: float
     ax.plot(x, y, color=style.MODEL)
     ax.plot(at, y[list(x).index(at)], "o", color=style.HIGHLIGHT, ms=12, mec="black", zorder=5)
     ax.set(xscale="log" if log in ("x", "both") else "linear", yscale="log" if log in ("y", "both") else "linear")
+    ax.minorticks_off()
     ax.grid(alpha=0.25)
 
 
@@ -109,4 +110,5 @@ def spectrum(ax: Axes, eigenvalues: ArrayLike, kept: int, sigma_squared: float) 
     ax.plot(x[kept:], y[kept:], "o", color=style.DATA, mfc="white", ms=6, label="discarded")
     ax.plot([kept + 0.5, x[-1]], [sigma_squared] * 2, color=style.POSTERIOR, ls="--", label="their mean, σ²")
     ax.set(yscale="log", title="eigenvalues of S", xlabel="j", ylim=(1e-5, 2 * float(y.max())))
+    ax.minorticks_off()
     ax.legend(loc="lower left", handlelength=1.2)
