@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,3 +103,24 @@ def decoder(w: Any) -> Any:
         kind = "array" if isinstance(output, jax.ShapeDtypeStruct) else type(output).__name__
         raise ValueError(f"{expected}; got {kind} of {came or 'nothing'}")
     return w
+
+
+def decoded(w: Any, T: jax.Array) -> None:
+    """That `w(t)` gives finite mu and finite, positive sigma at every row of `T`.
+
+    Raises ValueError naming the first latent and the first entry where it does not.
+    """
+    mu, sigma = (np.asarray(part) for part in _decode(w, T))
+    for name, value, good in (("mu", mu, np.isfinite(mu)), ("sigma", sigma, np.isfinite(sigma) & (sigma > 0))):
+        if not good.all():
+            k, j = (int(i) for i in np.argwhere(~good)[0])
+            expected = "finite" if name == "mu" else "finite and positive"
+            raise ValueError(
+                f"w must return {expected} {name}, got {name}[{j}] = {value[k, j]} at t = {np.asarray(T[k]).tolist()}"
+                f" ({int((~good).any(axis=1).sum())} of {len(good)} latents tried)"
+            )
+
+
+@eqx.filter_jit
+def _decode(w: Any, T: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(lambda t: w(t))(T)

@@ -147,7 +147,7 @@ ROWS = [
     {"model"},
     {"posteriors"},
     {"ppca", "quadrature", "bound"},
-    {"em"},
+    {"em", "likelihood"},
     {"mcmc", "variational", "amortised"},
 ]
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}

@@ -1,0 +1,188 @@
+"""EM with the true posterior on nodes: the E-step lifts the bound to log p(X|w), the M-step lifts both.
+
+On fixed nodes t_s the integral is a sum, p(x|w) = Σ_s p(t_s) p(x|t_s,w), and everything here is exact for that sum.
+That it stands for the integral is the nodes' affair: where p(t|x,w) is narrower than the space between them, EM will
+fit the nodes and not what is between. `fit` warns of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Decoder, Linear, as_module
+from cmog_lib.model import LOG_2PI
+from cmog_lib.optimise import maximise
+from cmog_lib.posteriors import Weighted
+from cmog_lib.quadrature import Nodes, log_p_x, posterior
+
+
+class Run(eqx.Module):
+    """What `fit` went through. Half-step 2k is the E-step and 2k + 1 the M-step of iteration k, k = 0 … steps − 1.
+
+    w: the last decoder. path: the decoders w_0 … w_steps. log_p_x: 1/N log p(X|w) at each of them, nats per datum.
+    bound: 1/N L(w, q) after every half-step: it touches log_p_x[k] after an E-step and is at most log_p_x[k + 1]
+    after an M-step.
+    """
+
+    w: Any
+    path: tuple[Any, ...]
+    log_p_x: Float[np.ndarray, "ws"]
+    bound: Float[np.ndarray, "half_steps"]
+    interrupted: bool = False
+
+
+def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
+    """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
+
+    w: decoder. X: [N, D], data. nodes: where q lives. Returns all N posteriors, log_weight [N, S].
+    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
+    """
+    return posterior(w, X, nodes)
+
+
+def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+    """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
+
+    w: decoder, where it begins. q: the E-step's, log_weight [N, S]. X: [N, D], data. max_steps: of L-BFGS, in double
+    precision; a step that would lower the value is not taken, so the value never falls.
+    Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, or w is not finite on q's nodes.
+    Slides 12 and 13.
+    """
+    w, X, q = _checked(w, X, q)
+    summary = _summary(X, q)
+    if isinstance(w, Linear):
+        return _regression(w, summary)
+    _validate.decoded(w, q.t)
+    return maximise(_expected_log_p, w, summary, max_steps=max_steps).w
+
+
+def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
+    """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
+
+    Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
+    """
+    return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
+
+
+def fit(
+    w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, steps: int, max_steps: int = 20, progress: bool = True
+) -> Run:
+    """max_w log p(X|w) by E-step, M-step, E-step, M-step, …, with the bound and log p(X|w) recorded at each.
+
+    w: decoder, where it begins; see `decoders.start_at`. X: [N, D], data. nodes: fixed for the whole run. steps: how
+    many iterations. max_steps: of each M-step. progress: show the bar. After Ctrl-C it returns what there is.
+    Warns (RuntimeWarning) where half of the posteriors ended on fewer than two nodes: then the grid is too coarse.
+    Raises ValueError as `e_step` and `m_step` do. Slides 11–13.
+    """
+    from tqdm.auto import tqdm
+
+    steps, interrupted = _validate.count("steps", steps), False
+    path: list[Any] = [w]
+    bounds: list[float] = []
+    values = [_mean(log_p_x(w, X, nodes))]
+    with tqdm(total=steps, disable=not progress, unit="EM step") as bar:
+        try:
+            for _ in range(steps):
+                q = e_step(path[-1], X, nodes)
+                touching = mean_bound(path[-1], q, X, nodes)
+                w_new = m_step(path[-1], q, X, max_steps=max_steps)
+                lifted, value = mean_bound(w_new, q, X, nodes), _mean(log_p_x(w_new, X, nodes))
+                path, bounds, values = [*path, w_new], [*bounds, touching, lifted], [*values, value]
+                bar.update()
+                bar.set_postfix(value=f"{value:.6g}")
+        except KeyboardInterrupt:
+            interrupted = True
+    few = float(jnp.median(1 / jnp.sum(e_step(path[-1], X, nodes).weight ** 2, axis=1)))
+    if few < 2:
+        warnings.warn(
+            f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
+            " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
+            " quadrature.exact tells what w is worth",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), interrupted)
+
+
+def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
+    """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
+
+    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
+    """
+    w, X, q = _checked(w, X, q)
+    return float(_mean_bound(w, q, X, nodes.log_weight))
+
+
+class _Summary(eqx.Module):
+    """All that the M-step needs to know of q and X, per datum: how many data each node answers for, where and how wide.
+
+    t: [S, d]. n: [S] = 1/N Σ_i q_i(t_s). mean: [S, D] = Σ_i q_i(t_s) x_i / Σ_i q_i(t_s). scatter: [S, D], n times the
+    mean square around that mean. N has gone: decoding the S nodes is the whole cost of a step.
+    """
+
+    t: Float[Array, "S d"]
+    n: Float[Array, "S"]
+    mean: Float[Array, "S D"]
+    scatter: Float[Array, "S D"]
+
+
+@eqx.filter_jit
+def _summary(X: Array, q: Weighted) -> _Summary:
+    centre = X.mean(axis=0)
+    X, weight = X - centre[None], q.weight / len(X)
+    n = weight.sum(axis=0)
+    first, second = (jnp.matmul(weight.T, power, precision="highest") for power in (X, X**2))
+    # A node that answers for nothing has no mean, and needs none.
+    mean = first / jnp.where(n > 0, n, 1)[:, None]
+    scatter = jnp.maximum(second - n[:, None] * mean**2, 0)
+    return _Summary(q.t, n, mean + centre[None], scatter)
+
+
+def _expected_log_p(w: Any, summary: _Summary) -> Float[Array, ""]:
+    """1/N Σ_i E_{q_i} log p(x_i|t,w): the part of the bound that w is in."""
+    mu, sigma = jax.vmap(lambda t: w(t))(summary.t)
+    n = summary.n[:, None]
+    squares = (n * (summary.mean - mu) ** 2 + summary.scatter) / sigma**2
+    return -0.5 * jnp.sum(squares + n * (2 * jnp.log(sigma) + LOG_2PI))
+
+
+@eqx.filter_jit
+def _regression(w: Linear, summary: _Summary) -> Linear:
+    """The straight line through the nodes' means, each with the weight of the data that it answers for."""
+    n = summary.n[:, None] / summary.n.sum()
+    t_mean, x_mean = jnp.sum(n * summary.t, axis=0), jnp.sum(n * summary.mean, axis=0)
+    t, x = summary.t - t_mean[None], summary.mean - x_mean[None]
+    W = jnp.linalg.solve((n * t).T @ t, (n * t).T @ x).T
+    sigma_squared = jnp.sum(n * (x - t @ W.T) ** 2 + summary.scatter, axis=0)
+    sigma_squared = sigma_squared if w.log_sigma.ndim else sigma_squared.mean()
+    return Linear(W, x_mean - W @ t_mean, 0.5 * jnp.log(sigma_squared))
+
+
+@eqx.filter_jit
+def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
+    # 0 log 0 = 0: nodes that are switched off, or out of a posterior's reach, add nothing.
+    log_ratio = jnp.where(q.log_weight > -jnp.inf, log_p_t[None] - q.log_weight, 0)
+    log_ratio = jnp.where(q.weight > 0, log_ratio, 0)
+    return _expected_log_p(w, _summary(X, q)) + jnp.sum(q.weight * log_ratio) / len(X)
+
+
+def _mean(values: Array) -> float:
+    return float(np.asarray(values, np.float64).mean())
+
+
+def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
+    w = _validate.decoder(w)
+    X = _validate.array("X", X, ("N", w.data_dim))
+    if not isinstance(q, Weighted):
+        raise ValueError(f"q must be Weighted, as e_step returns it, got {type(q).__name__}")
+    _validate.array("q.t", q.t, ("S", w.latent_dim))
+    _validate.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
+    return as_module(w), X, q
