@@ -11,6 +11,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,17 +61,25 @@ def exercises(notebook) -> dict[str, object]:
     return {tag.removeprefix("exercise:"): cell for tag, cell in tagged if tag.startswith("exercise:")}
 
 
-@cache
-def run(lecture: Path, attempt: int) -> Run:
-    """Execute a lecture from a fresh kernel, offline; `attempt` only tells one run from another."""
-    notebook = nbformat.read(lecture, 4)
-    environment = {**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu"}
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(lecture.parent)}})
-    began = time.perf_counter()
-    with client.setup_kernel(env=environment):
+@contextmanager
+def executed(notebook, lecture: Path, **environment: str) -> Iterator[NotebookClient]:
+    """A fresh kernel that has run the notebook, with no road to a network; it lives until the block ends."""
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(lecture.parent)}})
+    with client.setup_kernel(env={**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu", **nowhere, **environment}):
         for k, cell in enumerate(notebook.cells):
             client.execute_cell(cell, k)
-        seconds = time.perf_counter() - began
+        yield client
+
+
+@cache
+def run(lecture: Path, attempt: int) -> Run:
+    """What a fresh kernel makes of a lecture; `attempt` only tells one run from another."""
+    notebook = nbformat.read(lecture, 4)
+    length = len(notebook.cells)
+    began = time.perf_counter()
+    with executed(notebook, lecture) as client:
+        note_run_time(lecture.stem, attempt, time.perf_counter() - began)
 
         def ask(source: str):
             notebook.cells.append(nbformat.v4.new_code_cell(source))
@@ -77,8 +87,7 @@ def run(lecture: Path, attempt: int) -> Run:
 
         report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
         verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
-    note_run_time(lecture.stem, attempt, seconds)
-    return Run(notebook.cells[: len(nbformat.read(lecture, 4).cells)], report, verdicts)
+    return Run(notebook.cells[:length], report, verdicts)
 
 
 def note_run_time(name: str, attempt: int, seconds: float) -> None:
@@ -207,3 +216,16 @@ def test_its_table_names_functions_that_exist(lecture):
 def test_git_holds_it_without_outputs(lecture):
     for cell in code_cells(nbformat.read(lecture, 4)):
         assert not cell.outputs and cell.execution_count is None
+
+
+@lectures
+def test_the_switch_at_the_top_takes_mnist(lecture):
+    data = os.environ.get("CMOG_DATA_DIR", "")
+    if not (Path(data) / "mnist").is_dir():
+        pytest.skip("CMOG_DATA_DIR names no folder with mnist/ in it")
+    notebook = nbformat.read(lecture, 4)
+    top = code_cells(notebook)[1]
+    assert 'IMAGES = "digits"' in top.source
+    top.source = top.source.replace('IMAGES = "digits"', 'IMAGES = "mnist"')
+    with executed(notebook, lecture, CMOG_DATA_DIR=str(Path(data).resolve())):
+        pass
