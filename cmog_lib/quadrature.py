@@ -77,10 +77,11 @@ def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N
     """log p(x_i|w) = log Σ_s exp(log_weight_s) p(x_i|t_s,w), in nats, for every datum.
 
     w: decoder. X: [N, D], data. nodes: where to add up. Returns [N]. Differentiable in w; memory stays bounded.
-    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slides 2 and 3.
+    Raises ValueError when the shapes of X and the nodes are not the decoder's, or μ or σ is no number at a node.
+    Slides 2 and 3.
     """
     w, X, nodes = _checked(w, X, nodes)
-    return _log_p_x(w, X, nodes)
+    return _numbers(_log_p_x(w, X, nodes), w, nodes)
 
 
 def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
@@ -90,7 +91,9 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
     """
     w, X, nodes = _checked(w, X, nodes)
-    return _posterior(w, X, nodes)
+    q = _posterior(w, X, nodes)
+    _numbers(q.log_weight, w, nodes)
+    return q
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +138,9 @@ def exact(
     d = _validate.decoder(w).latent_dim
     if d not in _refine.SIDE:
         raise ValueError(
-            f"w.latent_dim must be 1, 2 or 3 for an exact sum over cells, got {d}: the cells multiply by tens with"
-            f" every dimension. Beyond 3, log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M, key=key))"
+            f"w.latent_dim must be 1, 2 or 3 for an exact sum over cells, got {d}: at 64 cells a dimension"
+            f" {64.0**d:.3g} latents would be decoded and {64.0**d * 8 / 2**30:.3g} GiB held for each datum. Beyond 3,"
+            f" log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M, key=key))"
         )
     tolerance, max_cells = _validate.positive("tolerance", tolerance), _validate.count("max_cells", max_cells)
     if not 1e-10 <= tolerance <= 0.5:
@@ -187,6 +191,13 @@ def _log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "
 def _posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     joint = log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None]
     return Weighted(nodes.t, jax.nn.log_softmax(joint, axis=1))
+
+
+def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
+    # Only when something is wrong are the nodes decoded again, to say where.
+    if not isinstance(values, jax.core.Tracer) and bool(jnp.isnan(values).any()):
+        _validate.decoded(w, nodes.t)
+    return values
 
 
 def _doubled(w: Any) -> Any:

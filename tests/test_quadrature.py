@@ -361,7 +361,7 @@ some = quadrature.grid(1, 10)
         ),
         (
             lambda: quadrature.exact(linear("float32", 5, 0.5, 6), Xs(2, 6)),
-            "w.latent_dim must be 1, 2 or 3 .* got 5: .*monte",
+            "w.latent_dim must be 1, 2 or 3 .* got 5: .* 1.07e.09 latents .* 8 GiB .*monte",
         ),
         (
             lambda: quadrature.exact(line, Xs(2, 4), tolerance=0.0),
