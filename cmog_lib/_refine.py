@@ -18,8 +18,9 @@ from cmog_lib import _cells
 SIDE = {1: 1 / 32, 2: 1 / 4, 3: 2 / 3}
 MOST = {1: 8192, 2: 256, 3: 48}
 LEVELS = {1: 40, 2: 22, 3: 14}
-TABLE = 2**22  # entries of the first table held at a time
+TABLE = 2**23  # entries of the first table held at a time
 OFF_CENTRE = 0.2137  # of a cell
+BLOCK = 2**12  # data at a time: the more, the more of them share a latent
 HELD = 2**22  # cells of all data held at a time
 UNSETTLED = 8.0  # nats a dimension by which a sum over cells wider than the posterior may be too large
 STRAIGHT, BENT = 0.02, 0.5  # share of cells with a bend below which slopes are trusted, above which they mean nothing
@@ -89,12 +90,12 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
     pending = np.arange(len(X))
     while len(pending) and half_width <= WIDEST:
         grid = lattice(w, half_width)
-        rows = min(max(TABLE // grid.n**w.latent_dim, 1), 2 ** int(np.ceil(np.log2(len(pending)))))
         outside = np.zeros(len(pending), bool)
-        for at in range(0, len(pending), rows):
-            block = pending[at : at + rows]
-            answer = refine(w, _cells.pad(X[block], rows), len(block), grid, tolerance, max_cells)
-            log_p_x[block], outside[at : at + rows] = answer.log_p_x, answer.outside
+        for at in range(0, len(pending), BLOCK):
+            block = pending[at : at + BLOCK]
+            size = min(BLOCK, 2 ** int(np.ceil(np.log2(len(pending)))))
+            answer = refine(w, _cells.pad(X[block], size), len(block), grid, tolerance, max_cells)
+            log_p_x[block], outside[at : at + BLOCK] = answer.log_p_x, answer.outside
             error[block] = np.where(answer.outside | (grid.bent > BENT), np.inf, answer.error)
             evaluations, cells = evaluations + answer.evaluations, answer.cells
         pending, half_width = pending[outside], 2 * half_width
@@ -106,7 +107,7 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
     d = grid.latent_dim
     log_p_x, outside, dropped, cells = _first(w, X, N, grid, margin(tolerance))
     error, best, last = np.full(N, np.inf), np.zeros((len(X), d)), None
-    work, evaluations = [(cells, 0)] if len(cells.datum) else [], grid.n**d
+    work, evaluations = [(cells, 0)] if len(cells.datum) else [], (1 + 2 * d) * grid.n**d
 
     while work:
         cells, level = work.pop()
@@ -159,21 +160,24 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
     return Sum(log_p_x, error, outside, evaluations, last)
 
 
-def _first(
-    w: Any, X: np.ndarray, N: int, grid: Lattice, far: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cells]:
+def _first(w: Any, X: np.ndarray, N: int, grid: Lattice, far: float) -> tuple[Any, Any, Any, Cells]:
     """Level 0, all data on all cells: log Σ, whether mass reaches the edge, log of what is dropped, what is kept."""
     d, side = grid.latent_dim, grid.side(0)
     place = np.stack(np.meshgrid(*[np.arange(grid.n)] * d, indexing="ij"), axis=-1).reshape(-1, d)
-    value, rise = (part[:N] for part in _cells.table(w, X, grid.centre(place, 0), side, 2.0))
-    value = value + d * np.log(side)
-    bound, total = value + rise, np.logaddexp.reduce(value, axis=1)
-    edge = ((place == 0) | (place == grid.n - 1)).any(axis=1)
-    outside = value[:, edge].max(axis=1) > total - far
-    keep = bound > total[:, None] - far - UNSETTLED * d
-    dropped = np.logaddexp.reduce(np.where(keep, -np.inf, bound), axis=1)
-    datum, cell = np.nonzero(keep & ~outside[:, None])
-    return total, outside, dropped, Cells(datum, place[cell], value[datum, cell], bound[datum, cell])
+    edge, rows = ((place == 0) | (place == grid.n - 1)).any(axis=1), min(max(TABLE // len(place), 1), len(X))
+    parts = []
+    for at in range(0, N, rows):
+        here = _cells.pad(X[at : at + rows], rows), min(rows, N - at)
+        value, rise = (part[: here[1]] for part in _cells.table(w, here[0], grid.centre(place, 0), side, 2.0))
+        value = value + d * np.log(side)
+        bound, total = value + rise, np.logaddexp.reduce(value, axis=1)
+        outside = value[:, edge].max(axis=1) > total - far
+        keep = bound > total[:, None] - far - UNSETTLED * d
+        dropped = np.logaddexp.reduce(np.where(keep, -np.inf, bound), axis=1)
+        datum, cell = np.nonzero(keep & ~outside[:, None])
+        parts.append((total, outside, dropped, datum + at, place[cell], value[datum, cell], bound[datum, cell]))
+    total, outside, dropped, *cells = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return total, outside, dropped, Cells(*cells)
 
 
 def _sums(cells: Cells, row: np.ndarray, start: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
