@@ -70,13 +70,15 @@ export function mount(host, spec, source) {
       let found;
       try {
         const reply = source.at(at, stateAt(at));
-        found = reply instanceof Promise ? await reply : reply;
+        if (reply instanceof Promise) picture.setAttribute("aria-busy", "true");
+        found = await reply;
         if (found.image && !found.image.complete) await found.image.decode();
       } catch (error) {
         found = { error: String(error), sentence: "" };
       }
       clearTimeout(waiting);
       say("");
+      picture.removeAttribute("aria-busy");
       paint(found, stateAt(at));
     }
     busy = false;

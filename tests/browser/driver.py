@@ -55,6 +55,14 @@ async ([root, samples]) => {
 }
 """
 
+# No picture is on its way, and the last one has been painted.
+REST = """
+async (root) => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  do { await frame(); await frame(); } while (root.querySelector("[aria-busy]"));
+}
+"""
+
 # Where what follows the explorer begins, seen from the explorer: the next cell, or the end of its own.
 NEXT = """
 (root) => {
@@ -177,7 +185,7 @@ def _count(control: Locator) -> int:
 
 def _look(root: Locator, control: Locator) -> dict:
     """What the explorer shows at the moment, when it has come to rest."""
-    root.page.wait_for_timeout(350)
+    root.evaluate(REST)
     return {
         "value": control.get_attribute("aria-valuetext"),
         "words": root.locator(".cmog-picture").get_attribute("aria-label"),
