@@ -6,52 +6,25 @@ posterior; so the sum over every second cell, in each of its 2^d positions, tell
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib import _cells
+from cmog_lib import _cells, _lattice
+from cmog_lib._lattice import Cells, Lattice
 
 # The first lattice by latent dimension: side of its cells, most cells a dimension, how often they may be halved.
 SIDE = {1: 1 / 32, 2: 1 / 4, 3: 2 / 3}
 MOST = {1: 8192, 2: 256, 3: 48}
 LEVELS = {1: 40, 2: 22, 3: 14}
 TABLE = 2**23  # entries of the first table held at a time
-OFF_CENTRE = 0.2137  # of a cell
 BLOCK = 2**12  # data at a time: the more, the more of them share a latent
 HELD = 2**22  # cells of all data held at a time
 UNSETTLED = 8.0  # nats a dimension by which a sum over cells wider than the posterior may be too large
 STRAIGHT, BENT = 0.02, 0.5  # share of cells with a bend below which slopes are trusted, above which they mean nothing
 RESOLVED = 0.5  # nats by which every fourth cell may differ where cells are narrower than what they add up
 WIDEST = 2.0**10  # half the width of the largest box
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """The box [-half_width, half_width]^d in n^d cells; at level l each side is halved l times."""
-
-    half_width: float
-    n: int
-    latent_dim: int
-    bent: float
-
-    def side(self, level: int) -> float:
-        return 2 * self.half_width / self.n / 2**level
-
-    def centre(self, index: np.ndarray, level: int) -> np.ndarray:
-        # Off centre: a posterior that mirrors itself in t = 0 is in step with a lattice that does, and hides its error.
-        return -self.half_width + OFF_CENTRE * self.side(0) + (index + 0.5) * self.side(level)
-
-
-class Cells(NamedTuple):
-    """Cells that carry mass, sorted by datum. value: log of p(x,t|w) times volume at the centre; bound: in the cell."""
-
-    datum: np.ndarray
-    place: np.ndarray
-    value: np.ndarray
-    bound: np.ndarray
 
 
 class Sum(NamedTuple):
@@ -115,14 +88,14 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
         here, row = cells.datum[start], np.repeat(np.arange(len(start)), np.diff(start, append=len(cells.datum)))
         if len(row) > HELD and len(here) > 1:
             below = row < len(here) // 2
-            work += [(_chosen(cells, below), level), (_chosen(cells, ~below), level)]
+            work += [(_lattice.some(cells, below), level), (_lattice.some(cells, ~below), level)]
             continue
         if level > 0:
-            place, node = _distinct(cells.place, grid.n * 2**level)
+            place, node = _lattice.distinct(cells.place, grid.n * 2**level)
             value = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node)
             cells = cells._replace(value=value + d * np.log(grid.side(level)))
             evaluations += len(place)
-        total, second, fourth, heaviest = _sums(cells, row, start, d)
+        total, second, fourth, heaviest = _lattice.sums(cells, row, start, d)
         # Every second cell is as coarse as the level before was; the whole is at least twice as good.
         change = np.maximum(np.abs(total - log_p_x[here]), second / 2) if level else second
         # Cells wider than what they add up: the sum is a matter of luck, perhaps far too large.
@@ -141,19 +114,24 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
         unsettled = error[here] >= tolerance
         if level == LEVELS[d] or not unsettled.any():
             continue
-        cells, here, total, lucky = _chosen(cells, unsettled[row]), here[unsettled], total[unsettled], lucky[unsettled]
+        cells, here, total, lucky = (
+            _lattice.some(cells, unsettled[row]),
+            here[unsettled],
+            total[unsettled],
+            lucky[unsettled],
+        )
         row = (np.cumsum(unsettled) - 1)[row[unsettled[row]]]
         if level > 0:
-            place, node = _distinct(cells.place, grid.n * 2**level)
+            place, node = _lattice.distinct(cells.place, grid.n * 2**level)
             # Slopes say more about smaller cells, so that less has to be added to them for safety.
             rise = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node, (grid.side(level), 1 + 0.5**level))
             cells = cells._replace(bound=cells.value + rise)
             evaluations += (1 + 2 * d) * len(place)
-        keep, lost = _kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
+        keep, lost = _lattice.kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
         dropped[here] = np.logaddexp(dropped[here], lost)
         keep &= (np.bincount(row, keep) * 2**d <= max_cells)[row]
         if keep.any():
-            work.append((_split(_chosen(cells, keep), d), level + 1))
+            work.append((_lattice.split(_lattice.some(cells, keep), d), level + 1))
     error[error > 1] = np.inf
     # Settled or not, no sum is better than the rounding of its terms.
     error += np.finfo(float).eps * np.asarray(_cells.scale(w, jnp.asarray(X), jnp.asarray(best)))[:N]
@@ -178,52 +156,3 @@ def _first(w: Any, X: np.ndarray, N: int, grid: Lattice, far: float) -> tuple[An
         parts.append((total, outside, dropped, datum + at, place[cell], value[datum, cell], bound[datum, cell]))
     total, outside, dropped, *cells = (np.concatenate(part) for part in zip(*parts, strict=True))
     return total, outside, dropped, Cells(*cells)
-
-
-def _sums(cells: Cells, row: np.ndarray, start: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
-    """log Σ over all cells of each datum, how far the sums over every second and every fourth differ; the top cell."""
-    N, peak = len(start), np.maximum.reduceat(cells.value, start)
-    which = row * 4**d + (cells.place % 4) @ 4 ** np.arange(d)
-    parts = np.bincount(which, np.exp(cells.value - peak[row]), N * 4**d).reshape(N, *[2, 2] * d)
-    total = parts.sum(axis=tuple(range(1, 2 * d + 1)))
-    seconds = parts.sum(axis=tuple(range(1, 2 * d + 1, 2))).reshape(N, -1)
-    with np.errstate(divide="ignore"):
-        second = np.abs(np.log(seconds * 2**d / total[:, None])).max(axis=1)
-        fourth = np.abs(np.log(parts.reshape(N, -1) * 4**d / total[:, None])).max(axis=1)
-    top = np.flatnonzero(cells.value == peak[row])
-    return peak + np.log(total), second, fourth, top[np.searchsorted(top, start)]
-
-
-def _kept(bound: np.ndarray, total: np.ndarray, row: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All but the lowest cells of each datum, holding at most that share of its sum; and log of what they hold."""
-    depth = total[row] - bound
-    nats = np.clip(depth, 0, 99).astype(int)
-    held = np.bincount(row * 100 + nats, np.exp(-np.clip(depth, 0, 700)), len(total) * 100).reshape(-1, 100)
-    below = np.pad(np.cumsum(held[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    cut = np.argmax(below <= share[:, None], axis=1)
-    with np.errstate(divide="ignore"):
-        return nats < cut[row], total + np.log(below[np.arange(len(total)), cut])
-
-
-def _distinct(place: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows among places on a lattice of n a side, in lattice order, and for each place which row it is."""
-    d = place.shape[1]
-    key = place @ n ** np.arange(d)
-    if n**d > HELD * 8:
-        _, chosen, node = np.unique(key, return_index=True, return_inverse=True)
-        return place[chosen], node
-    taken = np.zeros(n**d, bool)
-    taken[key] = True
-    found = np.flatnonzero(taken)
-    return found[:, None] // n ** np.arange(d)[None] % n, (np.cumsum(taken) - 1)[key]
-
-
-def _chosen(cells: Cells, chosen: np.ndarray) -> Cells:
-    return Cells(*(part[chosen] for part in cells))
-
-
-def _split(cells: Cells, d: int) -> Cells:
-    corner = np.stack(np.meshgrid(*[np.arange(2)] * d, indexing="ij"), axis=-1).reshape(-1, d)
-    index = (2 * cells.place[:, None] + corner[None]).reshape(-1, d)
-    datum, value, bound = (np.repeat(part, 2**d) for part in (cells.datum, cells.value, cells.bound))
-    return Cells(datum, index, value, bound)

@@ -13,14 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
+from cmog_lib import _nodes, _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import Weighted
 
-# How many entries of the table log p(x_i|t_k,w) exist at a time, and how many nodes a rule may have.
-TABLE_ENTRIES = 2**23
-MOST_NODES = 2**26
+TABLE_ENTRIES = 2**23  # how many numbers of the table log p(x_i|t_k,w) exist at a time
 
 
 class Nodes(eqx.Module):
@@ -42,10 +40,10 @@ def grid(latent_dim: int, n: int, half_width: float = 6.0) -> Nodes:
     """
     latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
     half_width = _validate.positive("half_width", half_width)
-    _affordable("grid", latent_dim, n, 3)
+    _nodes.affordable("grid", latent_dim, n, 3)
     step = 2 * half_width / n
     centre = -half_width + step * (np.arange(n) + 0.5)
-    return _tensor(latent_dim, centre, np.log(step) - 0.5 * (centre**2 + LOG_2PI))
+    return Nodes(*_nodes.tensor(latent_dim, centre, np.log(step) - 0.5 * (centre**2 + LOG_2PI)))
 
 
 def gauss_hermite(latent_dim: int, n: int) -> Nodes:
@@ -57,10 +55,10 @@ def gauss_hermite(latent_dim: int, n: int) -> Nodes:
     from scipy.special import roots_hermitenorm
 
     latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
-    _affordable("gauss_hermite", latent_dim, n, None)
+    _nodes.affordable("gauss_hermite", latent_dim, n, None)
     t, weight = roots_hermitenorm(n)
     with np.errstate(divide="ignore"):  # the outermost of several hundred weights underflow, rightly, to nothing
-        return _tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI)
+        return Nodes(*_nodes.tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI))
 
 
 def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
@@ -175,7 +173,9 @@ def _log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "
     block = int(np.clip(TABLE_ENTRIES // max(X.shape), 1, S))
     fill = -S % block
     t = jnp.pad(nodes.t, ((0, fill), (0, 0)), mode="edge").reshape(-1, block, nodes.t.shape[1])
-    log_weight = jnp.pad(nodes.log_weight, (0, fill), constant_values=-jnp.inf).reshape(-1, block)
+    # A node that is switched off weighs next to nothing, not nothing: a whole block of -inf has no gradient.
+    off = jnp.finfo(nodes.log_weight.dtype).min / 4
+    log_weight = jnp.pad(nodes.log_weight, (0, fill), constant_values=-jnp.inf).clip(off).reshape(-1, block)
 
     @jax.checkpoint
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
@@ -184,7 +184,8 @@ def _log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "
         return jnp.logaddexp(total, jax.nn.logsumexp(terms, axis=1)), None
 
     start = jnp.full(len(X), -jnp.inf, jnp.result_type(X, nodes.log_weight))
-    return jax.lax.scan(add, start, (t, log_weight))[0]
+    total = jax.lax.scan(add, start, (t, log_weight))[0]
+    return jnp.where(total < off / 2, -jnp.inf, total)
 
 
 @eqx.filter_jit
@@ -194,9 +195,9 @@ def _posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 
 
 def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
-    # Only when something is wrong are the nodes decoded again, to say where.
-    if not isinstance(values, jax.core.Tracer) and bool(jnp.isnan(values).any()):
-        _validate.decoded(w, nodes.t)
+    # One latent is looked at always (a constant that is no number is lost when XLA folds it), all where it shows.
+    if not isinstance(values, jax.core.Tracer):
+        _validate.decoded(w, nodes.t if bool(jnp.isnan(values).any()) else nodes.t[:1])
     return values
 
 
@@ -214,23 +215,3 @@ def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:
     if not isinstance(nodes.log_weight, jax.core.Tracer) and not np.all(np.asarray(nodes.log_weight) < np.inf):
         raise ValueError("nodes.log_weight must be finite or -inf, got NaN or inf")
     return as_module(w), X, Nodes(t, log_weight)
-
-
-def _affordable(rule: str, latent_dim: int, n: int, most: int | None) -> None:
-    count = n**latent_dim
-    if count <= MOST_NODES and (most is None or latent_dim <= most):
-        return
-    gigabytes = count * (latent_dim + 1) * jnp.dtype(float).itemsize / 2**30
-    limit = f"latent_dim at most {most} and " if most else ""
-    raise ValueError(
-        f"{rule} needs {limit}at most {MOST_NODES:,} nodes; latent_dim={latent_dim} with n={n} asks for"
-        f" {n}^{latent_dim} = {count:.3g} nodes, {gigabytes:.3g} GiB before a single datum is seen. Use a smaller n,"
-        f" or monte_carlo(latent_dim, M, key=key), whose cost does not grow with the dimension"
-    )
-
-
-def _tensor(latent_dim: int, t: np.ndarray, log_weight: np.ndarray) -> Nodes:
-    """Every combination of one-dimensional nodes; logarithms of the weights add up."""
-    points = np.stack(np.meshgrid(*[t] * latent_dim, indexing="ij"), axis=-1).reshape(-1, latent_dim)
-    weights = np.sum(np.meshgrid(*[log_weight] * latent_dim, indexing="ij"), axis=0).reshape(-1)
-    return Nodes(jnp.asarray(points), jnp.asarray(weights))

@@ -342,7 +342,7 @@ some = quadrature.grid(1, 10)
         ),
         (
             lambda: quadrature.log_p_x(line, jnp.zeros((2, 4), int), some),
-            r"got int32\[2, 4\]; convert it with X.astype",
+            r"got int32\[2, 4\]; convert it with",
         ),
         (lambda: quadrature.log_p_x(line, jnp.zeros((2, 4), complex), some), r"got complex64\[2, 4\]"),
         (lambda: quadrature.log_p_x(line, Xs(2, 4), quadrature.grid(2, 5)), r"nodes.t must be .* \[S, 1\], got"),
