@@ -30,7 +30,7 @@ def array(
             raise ValueError(f"{name} must be {expected}, got {type(value).__name__}: {error}") from error
     came = f"{value.dtype}[{', '.join(map(str, value.shape))}]"
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        advice = f"; convert it with {name}.astype(float)" if jnp.issubdtype(value.dtype, jnp.integer) else ""
+        advice = f"; convert it with jnp.asarray({name}, float)" if jnp.issubdtype(value.dtype, jnp.integer) else ""
         raise ValueError(f"{name} must be {expected}, got {came}{advice}")
     fits = len(value.shape) == len(shape) and all(
         length > 0 if isinstance(want, str) else length == want for length, want in zip(value.shape, shape, strict=True)

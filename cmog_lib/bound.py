@@ -36,6 +36,8 @@ def expected_log_joint(
     """
     w = _validate.decoder(w)
     x = _validate.array("x", x, (w.data_dim,))
+    if not isinstance(q, (Gaussian, FullGaussian, Weighted)):
+        raise ValueError(f"q must be a Gaussian, a FullGaussian or a Weighted, got {type(q).__name__}")
     m = _validate.array("q.mean", q.mean, (w.latent_dim,))
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))

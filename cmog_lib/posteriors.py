@@ -16,11 +16,15 @@ from cmog_lib.model import LOG_2PI
 class Gaussian(eqx.Module):
     """q(t) = ∏_j N(t_j; m_j, s_j²): the factorised Gaussian, s a standard deviation.
 
-    m: [d]. log_s: [d], so that s is positive by construction. Slide 19.
+    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 19.
     """
 
     m: Float[Array, "*batch d"]
     log_s: Float[Array, "*batch d"]
+
+    def __check_init__(self) -> None:
+        _check("m", self.m)
+        _check("log_s", self.log_s, self.m.shape)
 
     @property
     def s(self) -> Float[Array, "*batch d"]:
@@ -53,11 +57,15 @@ class Gaussian(eqx.Module):
 class FullGaussian(eqx.Module):
     """q(t) = N(t; m, L Lᵀ): a Gaussian with any covariance, through its Cholesky factor L.
 
-    m: [d]. L: [d, d], lower triangular with a positive diagonal.
+    m: [d]. L: [d, d], lower triangular with a positive diagonal. Raises ValueError when they do not fit.
     """
 
     m: Float[Array, "*batch d"]
     L: Float[Array, "*batch d d"]
+
+    def __check_init__(self) -> None:
+        _check("m", self.m)
+        _check("L", self.L, (*self.m.shape, self.m.shape[-1]))
 
     @property
     def mean(self) -> Float[Array, "*batch d"]:
@@ -93,6 +101,12 @@ class Weighted(eqx.Module):
     t: Float[Array, "S d"]
     log_weight: Float[Array, "*batch S"]
 
+    def __check_init__(self) -> None:
+        S, _ = _validate.array("t", self.t, ("S", "d")).shape
+        if jnp.shape(self.log_weight)[-1:] != (S,):
+            came = list(jnp.shape(self.log_weight))
+            raise ValueError(f"log_weight must end in one entry for each of the {S} points of t, got shape {came}")
+
     @property
     def weight(self) -> Float[Array, "*batch S"]:
         return jnp.exp(self.log_weight)
@@ -113,3 +127,11 @@ class Weighted(eqx.Module):
     def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
         """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
         return jnp.tensordot(self.weight, jax.vmap(f)(self.t), axes=1)
+
+
+def _check(name: str, value: Array, shape: tuple[int, ...] | None = None) -> None:
+    """A posterior's part, one or a batch of them: floats, finite, at least a vector, and of the shape that fits m."""
+    came = jnp.shape(value)
+    if shape is not None and came != shape:
+        raise ValueError(f"{name} must be of shape {list(shape)}, which fits m, got {list(came)}")
+    _validate.array(name, value, ("d",) if not came else tuple("abcdefgh"[: len(came)]))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import pytest
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
+# The same examples at every run, and no deadline: compilation takes what it takes.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 install_import_hook("cmog_lib", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

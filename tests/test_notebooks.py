@@ -86,8 +86,15 @@ def run(lecture: Path, attempt: int) -> Run:
             return client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
 
         report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
+        report["failures"] += errors_in_widgets(client.widget_state)
         verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
     return Run(notebook.cells[:length], report, verdicts)
+
+
+def errors_in_widgets(widget_state: dict) -> list[str]:
+    """Errors that an output widget holds: a callback's exception lands there, and the cell itself passes."""
+    outputs = [output for state in widget_state.values() for output in state.get("outputs", [])]
+    return [f"{output['ename']}: {output['evalue']}" for output in outputs if output.get("output_type") == "error"]
 
 
 def note_run_time(name: str, attempt: int, seconds: float) -> None:
@@ -229,3 +236,17 @@ def test_the_switch_at_the_top_takes_mnist(lecture):
     top.source = top.source.replace('IMAGES = "digits"', 'IMAGES = "mnist"')
     with executed(notebook, lecture, CMOG_DATA_DIR=str(Path(data).resolve())):
         pass
+
+
+def test_an_error_hidden_in_an_output_widget_is_found(tmp_path):
+    source = """
+import ipywidgets
+out = ipywidgets.Output()
+with out:
+    1 / 0
+out
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    with executed(notebook, tmp_path / "hidden.ipynb") as client:
+        assert all(output.output_type != "error" for output in notebook.cells[0].outputs)
+        assert errors_in_widgets(client.widget_state) == ["ZeroDivisionError: division by zero"]

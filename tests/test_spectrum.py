@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cmog_lib import ppca
 
@@ -22,3 +23,10 @@ def test_idle_latents_change_neither_p_x_nor_the_reconstruction(dtype):
         tolerance = 1e-4 if dtype == "float32" else 1e-11
         assert jnp.allclose(log_p[k], jax.vmap(ppca.log_p_x, in_axes=(None, 0))(w, X), atol=tolerance)
         assert jnp.allclose(means[k], w(ppca.posterior(w, X[0]).mean)[0], atol=tolerance)
+
+
+@pytest.mark.parametrize("latent_dim", [0, -1, 6, 2.5])
+def test_a_padded_model_of_no_latent_dimension_is_refused(entry_errors, latent_dim):
+    spectrum = ppca.fit_all(jnp.asarray(np.random.default_rng(0).normal(size=(40, 6))))
+    with pytest.raises(ValueError, match="latent_dim must be an integer from 1 to 5, got"):
+        spectrum.padded_model(latent_dim)

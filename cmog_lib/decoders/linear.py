@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
@@ -24,7 +25,7 @@ class Linear(eqx.Module):
         self.W = _validate.array("W", W, ("D", "d"))
         data_dim, _ = self.W.shape
         self.b = _validate.array("b", b, (data_dim,))
-        self.log_sigma = _validate.array("log_sigma", log_sigma, (data_dim,) if jnp.ndim(log_sigma) else ())
+        self.log_sigma = _validate.array("log_sigma", log_sigma, (data_dim,) if np.ndim(log_sigma) else ())
 
     @property
     def latent_dim(self) -> int:

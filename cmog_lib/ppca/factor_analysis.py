@@ -22,7 +22,8 @@ def fit_factor_analysis(
     latent_dim: d, at least 1 and below the rank. floor: no σ_j goes below this share of the coordinate's standard
     deviation; without one the likelihood can grow for ever as some σ_j goes to 0 (a Heywood case).
     The likelihood has several maxima on some data; the better one from two starts is returned.
-    Raises ValueError for constant columns (there σ_j would be 0), for a d out of range, for a floor outside (0, 1).
+    Raises ValueError for constant columns (there σ_j would be 0), for a d out of range, for a floor outside (0, 1);
+    RuntimeError when max_steps were not enough.
     Source: Jöreskog 1967: given σ the best W is closed form, which leaves D unknowns for L-BFGS.
     """
     X = _validate.array("X", X, ("N", "D"))
@@ -52,7 +53,10 @@ def fit_factor_analysis(
             optimise.maximise(profile, start, S, d, lower=lower, tolerance=tolerance, max_steps=max_steps)
             for start in starts
         ]
-        log_sigma = max(optima, key=lambda optimum: optimum.value).w
+        best = max(optima, key=lambda optimum: optimum.value)
+        if not best.converged and best.steps >= max_steps:
+            raise RuntimeError(f"fit_factor_analysis had not converged after max_steps = {max_steps} steps; allow more")
+        log_sigma = best.w
         sigma = jnp.exp(log_sigma)
         theta, U = jnp.linalg.eigh(S / sigma[:, None] / sigma[None, :])
         scale = jnp.sqrt(jnp.maximum(theta[: -d - 1 : -1] - 1, 0.0))

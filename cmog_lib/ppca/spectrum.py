@@ -68,8 +68,11 @@ class Spectrum(eqx.Module):
         """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
 
         latent_dim: d, also one that is known only inside `jit` or `vmap`. W is [D, min(N, D)] for every d, so one
-        compilation serves all latent dimensions. Defined where `model` is; elsewhere σ is 0.
+        compilation serves all latent dimensions. Defined where `model` is; from the rank on σ is 0.
+        Raises ValueError when d is known and not from 1 to D − 1.
         """
+        if not isinstance(latent_dim, jax.core.Tracer):
+            latent_dim = _validate.count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
         sigma_squared = self._sigma_squared[latent_dim]
         K = self.eigenvectors.shape[1]
         kept = jnp.arange(K) < latent_dim
