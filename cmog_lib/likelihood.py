@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +14,11 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, ascend
-from cmog_lib.quadrature import Nodes, grid
+from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension where the caller names none: about a thousand latents are decoded in one step, some more for d = 3.
 CELLS = {1: 512, 2: 32, 3: 14}
+COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
 
 
 def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[Array, ""]) -> Nodes:
@@ -40,7 +42,7 @@ def fit(
     n: int | None = None,
     half_width: float = 4.0,
     batch_size: int = 256,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 5e-3,
     optimiser: Any = None,
     chunk: int = 50,
     progress: bool = True,
@@ -53,17 +55,19 @@ def fit(
     nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
     By Jensen's inequality the mean of the trace is below log p(x|w), by less the finer the grid: a posterior narrower
     than a cell costs it nats. What w is worth, `quadrature.exact` tells.
+    Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
     Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming step and cause.
     """
-    w = as_module(_validate.decoder(w))
+    w, key = as_module(_validate.decoder(w)), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
     batch_size = min(_validate.count("batch_size", batch_size), len(X))
     d = w.latent_dim
-    nodes = grid(d, _validate.count("n", CELLS.get(d, 2) if n is None else n, 2), half_width)
+    n = _validate.count("n", CELLS.get(d, 2) if n is None else n, 2)
+    nodes = grid(d, n, half_width)
     _validate.decoded(w, nodes.t)
-    side = jnp.asarray(2 * half_width / round(len(nodes.t) ** (1 / d)), X.dtype)
-    return ascend(
+    side = jnp.asarray(2 * half_width / n, X.dtype)
+    found = ascend(
         _mean_log_p_x,
         w,
         _Problem(X, nodes.t, side, batch_size),
@@ -74,6 +78,8 @@ def fit(
         chunk=chunk,
         progress=progress,
     )
+    _warn_if_coarse(found.w, X[:256], n, half_width, key)
+    return found
 
 
 class _Problem(eqx.Module):
@@ -93,6 +99,22 @@ def _mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array
     nodes = _shifted(problem.centres, problem.side, key_shift)
     # In one block, unlike quadrature.log_p_x: its blocks are decoded a second time on the way back.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()
+
+
+def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array, ""]) -> None:
+    def nats(n: int) -> float:
+        shifts = (shifted_grid(w.latent_dim, n, half_width, key=key) for key in jax.random.split(key, 4))
+        return sum(float(log_p_x(w, X, nodes).mean()) for nodes in shifts) / 4
+
+    gap = nats(2 * n) - nats(n)
+    if gap > COARSE:
+        warnings.warn(
+            f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
+            " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
+            " Take a larger n, or a decoder with a larger sigma_min",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _shifted(centres: Array, side: Array, key: Key[Array, ""]) -> Nodes:

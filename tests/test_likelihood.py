@@ -84,6 +84,14 @@ def test_the_bar_shows_nats_and_the_time_left(dtype, capsys):
     assert "value=-" in shown and "<" in shown and "20/20" in shown
 
 
+def test_a_grid_too_coarse_for_sigma_is_reported(dtype):
+    X = line(dtype, 20)
+    w = decoders.start_at(small(dtype, sigma_min=1e-4), X)
+    w = eqx.tree_at(lambda w: w.c, w, jnp.full(3, -6.0, dtype))
+    with pytest.warns(RuntimeWarning, match=r"with n=32 instead of n=16 cells .* Take a larger n, or"):
+        likelihood.fit(w, X, steps=1, n=16, key=KEY, progress=False)
+
+
 def test_a_learning_rate_beyond_reason_stops_with_the_step(dtype):
     rate = 1e30 if dtype == "float32" else 1e200
     with pytest.raises(optimise.NotFinite, match=r"step \d+: ") as caught:
