@@ -104,7 +104,7 @@ def mnist(split: str = "train", *, download: bool = False) -> Images:
     Raises ValueError for an unknown split or a file that is not the official one, FileNotFoundError where a file is
     missing and download is False, ConnectionError where no mirror answers.
     """
-    if split not in _mnist.PREFIX:
+    if split not in tuple(_mnist.PREFIX):
         raise ValueError(f"split must be one of {', '.join(map(repr, _mnist.PREFIX))}, got {split!r}")
     images, labels = _mnist.read(split, download)
     X = images.reshape(len(images), -1).astype(jnp.result_type(float)) / 255

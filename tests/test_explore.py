@@ -404,3 +404,8 @@ def test_importing_the_library_loads_neither_matplotlib_nor_ipywidgets() -> None
     code = f"import sys, cmog_lib; sys.exit(str([name for name in {heavy} if name in sys.modules]))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stderr.strip() == "[]"
+
+
+def test_a_slip_of_the_step_is_refused_and_not_counted_out():
+    with pytest.raises(ValueError, match="slider a must have at most 10000 values"):
+        explore(lambda a: None, a=(0, 1e9))

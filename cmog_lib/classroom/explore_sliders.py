@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_VALUES = 10_000  # more than pixels on a screen: a slip of the step, not a slider
+
 
 @dataclass(frozen=True, eq=False)
 class Slider:
@@ -129,6 +131,10 @@ def _steps(name: str, low: Any, high: Any, step: Any = None) -> list[Any]:
     if not (low < high and step > 0):
         raise ValueError(f"slider {name} must be (lowest, highest[, step]) going up, got {(low, high, step)}")
     count = int(np.floor((high - low) / step + 1e-9)) + 1
+    if count > MOST_VALUES:
+        raise ValueError(
+            f"slider {name} must have at most {MOST_VALUES} values, got {(low, high, step)}: {count} values"
+        )
     # Rounding takes away the dust of 0.1 + 0.2, which would be read out beside the slider.
     return [value if isinstance(value, int) else round(value, 12) for value in (low + k * step for k in range(count))]
 
