@@ -55,8 +55,10 @@ lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a toke
 	    --LabApp.extension_manager=readonly \
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
-test: $(STAMP) ## run every test
-	@$(RUN) pytest $(ARGS)
+# All of them: first the browser's, alone because they measure, then the others two files at a time.
+ALL_TESTS = $(RUN) pytest tests/browser && $(RUN) pytest --ignore=tests/browser --numprocesses=2 --dist=loadfile
+test: $(STAMP) ## run every test, or those that ARGS choose
+	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 
 lint: $(STAMP) ## what CI asks of the text: ruff, mypy, notebooks without outputs
 	@$(RUN) ruff check
