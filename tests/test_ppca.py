@@ -278,7 +278,7 @@ BAD_MATRICES = {
     "three axes": (jnp.ones((2, 3, D)), r"got float32\[2, 3, 6\]"),
     "empty": (jnp.ones((0, D)), r"got float32\[0, 6\]"),
     "no columns": (jnp.ones((5, 0)), r"got float32\[5, 0\]"),
-    "integer": (jnp.ones((5, D), int), r"got int32\[5, 6\]; convert it with X.astype\(float\)"),
+    "integer": (jnp.ones((5, D), int), r"got int32\[5, 6\]; convert it with jnp.asarray\(X, float\)"),
     "complex": (jnp.ones((5, D), complex), "got complex64"),
     "ragged": ([[1.0], [1.0, 2.0]], "got list"),
     "text": ("digits", "got"),
