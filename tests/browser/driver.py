@@ -84,8 +84,10 @@ def opened(browser: Browser, lab: Lab, notebook: Path, width: int = 1280, height
     try:
         page.goto(lab.address(notebook.name), timeout=60_000)
         page.wait_for_function(
-            "() => window.jupyterapp?.shell.currentWidget?.context?.isReady"
+            "(name) => window.jupyterapp?.shell.currentWidget?.context?.isReady"
+            " && window.jupyterapp.shell.currentWidget.context.path === name"
             " && window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'",
+            arg=notebook.name,
             timeout=90_000,
         )
         page.evaluate("() => { jupyterapp.shell.collapseLeft(); jupyterapp.shell.collapseRight(); }")

@@ -29,7 +29,8 @@ class Lab:
     folder: Path
 
     def address(self, notebook: str) -> str:
-        return f"http://127.0.0.1:{self.port}/lab/tree/{notebook}?token={self.token}"
+        """Where `notebook` opens alone: `reset` forgets the notebooks that were open before, in the same workspace."""
+        return f"http://127.0.0.1:{self.port}/lab/tree/{notebook}?reset&token={self.token}"
 
 
 @contextmanager
