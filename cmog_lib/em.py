@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, Linear, as_module
@@ -29,13 +29,15 @@ class Run(eqx.Module):
 
     w: the last decoder. path: the decoders w_0 … w_steps. log_p_x: 1/N log p(X|w) at each of them, nats per datum.
     bound: 1/N L(w, q) after every half-step: it touches log_p_x[k] after an E-step and is at most log_p_x[k + 1]
-    after an M-step.
+    after an M-step. evaluations: how many latents had been decoded when each decoder was there: S for an E-step and
+    S for each time that an M-step asks for the value and its gradient; keeping this record is not counted.
     """
 
     w: Any
     path: tuple[Any, ...]
     log_p_x: Float[np.ndarray, "ws"]
     bound: Float[np.ndarray, "half_steps"]
+    evaluations: Int[np.ndarray, "ws"]
     interrupted: bool = False
 
 
@@ -56,12 +58,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, or w is not finite on q's nodes.
     Slides 12 and 13.
     """
-    w, X, q = _checked(w, X, q)
-    summary = _summary(X, q)
-    if isinstance(w, Linear):
-        return _regression(w, summary)
-    _validate.decoded(w, q.t)
-    return maximise(_expected_log_p, w, summary, max_steps=max_steps).w
+    return _m_step(w, q, X, max_steps)[0]
 
 
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
@@ -87,15 +84,16 @@ def fit(
     steps, interrupted = _validate.count("steps", steps), False
     path: list[Any] = [w]
     bounds: list[float] = []
-    values = [_mean(log_p_x(w, X, nodes))]
+    values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
     with tqdm(total=steps, disable=not progress, unit="EM step") as bar:
         try:
             for _ in range(steps):
                 q = e_step(path[-1], X, nodes)
                 touching = mean_bound(path[-1], q, X, nodes)
-                w_new = m_step(path[-1], q, X, max_steps=max_steps)
+                w_new, asked = _m_step(path[-1], q, X, max_steps)
                 lifted, value = mean_bound(w_new, q, X, nodes), _mean(log_p_x(w_new, X, nodes))
                 path, bounds, values = [*path, w_new], [*bounds, touching, lifted], [*values, value]
+                evaluations.append(evaluations[-1] + (1 + asked) * len(nodes.t))
                 bar.update()
                 bar.set_postfix(value=f"{value:.6g}")
         except KeyboardInterrupt:
@@ -109,7 +107,7 @@ def fit(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), interrupted)
+    return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
 
 
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
@@ -119,6 +117,17 @@ def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) ->
     """
     w, X, q = _checked(w, X, q)
     return float(_mean_bound(w, q, X, nodes.log_weight))
+
+
+def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
+    """The new decoder, and how often the value and its gradient were asked for."""
+    w, X, q = _checked(w, X, q)
+    summary = _summary(X, q)
+    if isinstance(w, Linear):
+        return _regression(w, summary), 0
+    _validate.decoded(w, q.t)
+    found = maximise(_expected_log_p, w, summary, max_steps=max_steps)
+    return found.w, found.evaluations
 
 
 class _Summary(eqx.Module):

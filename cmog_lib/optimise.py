@@ -17,12 +17,16 @@ from cmog_lib import _validate
 
 
 class Optimum(eqx.Module):
-    """Where `maximise` ended: w, the objective's value there, the steps taken, and whether the tolerance was met."""
+    """Where `maximise` ended: w, the objective's value there, and whether the tolerance was met.
+
+    steps: taken. evaluations: of the objective with its gradient, at least one a step.
+    """
 
     w: PyTree
     value: float
     steps: int
     converged: bool
+    evaluations: int = 0
 
 
 class Ascent(eqx.Module):
@@ -97,7 +101,7 @@ def maximise(
         with _threads().limit(limits=1, user_api="blas"):
             found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         best = restore(found.x)
-    return Optimum(best, -float(found.fun), int(found.nit), bool(found.success))
+    return Optimum(best, -float(found.fun), int(found.nit), bool(found.success), evaluations)
 
 
 def ascend(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cmog_lib import bound, datasets, decoders, em, model, ppca, quadrature
+from cmog_lib.optimise import maximise
 from cmog_lib.posteriors import Weighted
 
 KEY = jax.random.key(0)
@@ -44,6 +45,22 @@ def test_the_exact_bound_never_falls(dtype, kind):
     assert (run.bound[1::2] < run.log_p_x[1:] + rounding).all(), "after the M-step it is below"
     assert run.log_p_x[-1] > run.log_p_x[0] + 0.05
     assert len(run.path) == 7 and eqx.tree_equal(run.path[-1], run.w)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "MLP"])
+def test_every_latent_that_was_decoded_is_counted(dtype, kind, monkeypatch):
+    asked = []
+
+    def counting(*args, **options):
+        found = maximise(*args, **options)
+        asked.append(found.evaluations)
+        return found
+
+    monkeypatch.setattr(em, "maximise", counting)
+    run = em.fit(decoder(kind, dtype), data(dtype), quadrature.grid(1, 60), steps=3, max_steps=5, progress=False)
+    each = asked if kind == "MLP" else [0, 0, 0]
+    assert run.evaluations.tolist() == np.cumsum([0, *(60 * (1 + n) for n in each)]).tolist()
+    assert all(n > 5 for n in asked), "five steps ask at least six times"
 
 
 @pytest.mark.parametrize("kind", ["Linear", "MLP"])
@@ -114,7 +131,7 @@ def test_a_grid_too_coarse_for_sigma_is_reported(dtype):
 
 def test_an_interrupt_returns_what_there_is(monkeypatch):
     w, X, nodes = decoder("Linear", jnp.dtype("float32")), data(jnp.dtype("float32")), quadrature.grid(1, 60)
-    m_step, calls = em.m_step, []
+    m_step, calls = em._m_step, []
 
     def interrupted(*args, **options):
         calls.append(args)
@@ -122,7 +139,7 @@ def test_an_interrupt_returns_what_there_is(monkeypatch):
             raise KeyboardInterrupt
         return m_step(*args, **options)
 
-    monkeypatch.setattr(em, "m_step", interrupted)
+    monkeypatch.setattr(em, "_m_step", interrupted)
     run = em.fit(w, X, nodes, steps=10, progress=False)
     assert run.interrupted and len(run.path) == len(run.log_p_x) == 3 and len(run.bound) == 4
     assert eqx.tree_equal(run.w, em.em_step(em.em_step(w, X, nodes), X, nodes))
