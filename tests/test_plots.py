@@ -58,3 +58,37 @@ def test_panels_come_in_the_order_of_their_letters():
     _, axes = style.figure("AA;BC")
     top, left, right = (ax.get_position() for ax in axes)
     assert top.width > left.width + right.width and top.y0 > left.y1 and left.x1 < right.x0
+
+
+def test_a_sheet_can_be_repainted():
+    _, (ax,) = style.figure()
+    picture = plots.images(ax, np.zeros((6, 4)), (2, 2), columns=3)
+    repainted = plots.sheet(np.arange(24.0).reshape(6, 4), (2, 2), columns=3)
+    picture.set_data(repainted)
+    assert picture.get_array().shape == repainted.shape == (5, 8)
+    np.testing.assert_array_equal(repainted[3:, 6:], [[20, 21], [22, 23]])
+    assert (repainted[2] < -1).all(), "paper between the rows"
+
+
+def test_the_moving_point_rings_every_line_where_the_slider_stands():
+    _, (ax,) = style.figure()
+    move_to = plots.lines_with_moving_point(
+        ax, [1.0, 2.0, 4.0], {"a": jnp.array([5, 6, 7]), "b": jnp.array([0, 1, 2])}, legend="upper left"
+    )
+    move_to(4.0)
+    line, rings = ax.lines[-2:]
+    assert line.get_xdata() == [4, 4]
+    np.testing.assert_array_equal(rings.get_xydata(), [[4, 7], [4, 2]])
+
+
+def test_error_bars_are_two_standard_errors_long():
+    _, (ax,) = style.figure()
+    plots.scores(ax, ["Linear", "CNN"], {"d = 1": [(0.0, 0.5), (10.0, 1.0)]})
+    (bars,) = ax.collections
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[-1, 1], [8, 12]]
+
+
+def test_a_trace_is_averaged_over_whole_stretches():
+    _, (ax,) = style.figure()
+    plots.traces(ax, {"climb": np.arange(7.0)}, every=3)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1.5, 1], [4.5, 4]])

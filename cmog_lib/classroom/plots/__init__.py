@@ -5,13 +5,16 @@ from cmog_lib.classroom.plots.curves import (
     curve_with_point,
     error_curves,
     histogram,
+    lines_with_moving_point,
     lines_with_point,
     posterior,
     prior,
+    scores,
     spectrum,
     staircase,
+    traces,
 )
-from cmog_lib.classroom.plots.images import heat, images, row_names, signed_image
+from cmog_lib.classroom.plots.images import column_names, heat, images, row_names, sheet, signed_image
 from cmog_lib.classroom.plots.planes import (
     Plane,
     cloud,
@@ -29,6 +32,7 @@ from cmog_lib.classroom.plots.planes import (
 __all__ = [
     "Plane",
     "cloud",
+    "column_names",
     "count_humps",
     "curve_with_point",
     "density",
@@ -40,6 +44,7 @@ __all__ = [
     "histogram",
     "images",
     "line_with_datum",
+    "lines_with_moving_point",
     "lines_with_point",
     "mark",
     "move",
@@ -48,7 +53,10 @@ __all__ = [
     "prior",
     "row_names",
     "scatter",
+    "scores",
+    "sheet",
     "signed_image",
     "spectrum",
     "staircase",
+    "traces",
 ]

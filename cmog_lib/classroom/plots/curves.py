@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Literal
 
@@ -68,6 +68,42 @@ def lines_with_point(
     ax.axvline(at, color="black", lw=1.2, ls=":")
     ax.legend(loc=legend)
     ax.grid(alpha=0.25)
+
+
+def lines_with_moving_point(
+    ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], *, legend: Corner
+) -> Callable[[float], None]:
+    """As `lines_with_point`, drawn once: the function that comes back moves the line and rings each curve there."""
+    lines_with_point(ax, x, lines, x[0], legend=legend)
+    line = ax.lines[-1]
+    (rings,) = ax.plot([x[0]] * len(lines), [np.nan] * len(lines), "o", ms=14, mfc="none", mec="black", mew=1.8)
+
+    def move_to(at: float) -> None:
+        line.set_xdata([at, at])
+        rings.set_data([at] * len(lines), [float(np.asarray(y)[list(x).index(at)]) for y in lines.values()])
+
+    return move_to
+
+
+def traces(ax: Axes, lines: Mapping[str, ArrayLike], *, every: int) -> None:
+    """Noisy traces over steps, each averaged over `every` steps."""
+    for name, y in lines.items():
+        trace = np.asarray(y)
+        values = trace[: len(trace) // every * every].reshape(-1, every).mean(axis=1)
+        ax.plot(every * (np.arange(len(values)) + 0.5), values, label=name)
+    ax.legend(loc="center right", ncols=2)
+    ax.grid(alpha=0.25)
+
+
+def scores(ax: Axes, names: Sequence[str], rows: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """One mark for each name and row, at (mean, standard error), with its error bar of two standard errors."""
+    for (row, values), marker in zip(rows.items(), cycle(MARKERS), strict=False):
+        mean, error = np.asarray(values).T
+        ax.errorbar(range(len(names)), mean, yerr=2 * error, fmt=marker, ms=9, capsize=5, label=row)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.legend(loc="lower right")
+    ax.grid(axis="y", alpha=0.25)
 
 
 def error_curves(

@@ -124,9 +124,11 @@ def line_with_datum(ax: Axes, X: ArrayLike, start: ArrayLike, end: ArrayLike, x:
 
 
 def digits_in_plane(ax: Axes, T: ArrayLike, labels: ArrayLike) -> None:
-    """Each datum's place in the latent plane, written as its label."""
-    for t, label in zip(np.asarray(T), np.asarray(labels), strict=True):
-        ax.text(t[0], t[1], str(label), color=f"C{int(label) % 5}", fontsize=11, ha="center", va="center", clip_on=True)
+    """Each datum's place in the latent plane, marked with its label."""
+    T, labels = np.asarray(T), np.asarray(labels)
+    for label in np.unique(labels):
+        # A marker made of a numeral: one path for the whole class, drawn ten times as fast as words.
+        ax.plot(*T[labels == label].T, marker=f"${label}$", ms=8, mew=0.2, ls="", color=f"C{int(label) % 5}")
     ax.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xlabel="$t_1$", ylabel="$t_2$", aspect="equal")
 
 
