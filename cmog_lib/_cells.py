@@ -48,7 +48,7 @@ def pairs(
     cell = (jnp.asarray(0.5 * rise[0]), jnp.asarray(rise[1])) if rise else ()
     decode, join = (_decode_cell, _rise) if rise else (_decode, _value)
     for k, begin, end in zip(range(0, len(T), NODES), first[:-1], first[1:], strict=True):
-        decoded = decode(w, jnp.asarray(pad(T[k : k + NODES], _size(len(T) - k, NODES))), *cell)
+        decoded = decode(w, jnp.asarray(pad(T[k : k + NODES], NODES)), *cell)
         for at in range(begin, end, most):
             chosen = order[at : min(at + most, end)]
             size = _size(end - at, most)
