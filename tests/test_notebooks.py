@@ -1,7 +1,7 @@
 """Every lecture runs from a fresh kernel, twice with the same printed numbers; its explorers, exercises and texts hold.
 
-The run is made once a lecture and looked at from all sides. Run times go to test-artifacts/run_times.json; no test
-depends on them.
+The runs are made once a lecture and looked at from all sides. The first compiles everything, as a reader's does, and
+its time goes to test-artifacts/run_times.json; what it compiled serves the second one and the browser's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from compiled import FOLDER, kept_in, taken_from
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
@@ -74,11 +76,14 @@ def executed(notebook, lecture: Path, **environment: str) -> Iterator[NotebookCl
 
 @cache
 def run(lecture: Path, attempt: int) -> Run:
-    """What a fresh kernel makes of a lecture; `attempt` only tells one run from another."""
+    """What a fresh kernel makes of a lecture, at the first attempt with nothing compiled."""
     notebook = nbformat.read(lecture, 4)
+    compiled = FOLDER / lecture.stem
+    if attempt == 1:
+        shutil.rmtree(compiled, ignore_errors=True)
     length = len(notebook.cells)
     began = time.perf_counter()
-    with executed(notebook, lecture) as client:
+    with executed(notebook, lecture, **(kept_in if attempt == 1 else taken_from)(compiled)) as client:
         note_run_time(lecture.stem, attempt, time.perf_counter() - began)
 
         def ask(source: str):
@@ -119,7 +124,10 @@ def printed(cells) -> str:
     return text
 
 
-lectures = pytest.mark.parametrize("lecture", LECTURES, ids=[path.stem for path in LECTURES])
+# A lecture's tests share its runs, so they go to one process.
+lectures = pytest.mark.parametrize(
+    "lecture", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in LECTURES]
+)
 
 
 @lectures

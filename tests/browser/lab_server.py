@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from compiled import gathered, taken_from
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
 
@@ -80,6 +82,7 @@ def _environment(folder: Path) -> dict[str, str]:
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
+        **taken_from(gathered(folder / "compiled")),
         **{variable: str(folder / name) for variable, name in own.items()},
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "JUPYTER_TOKEN": secrets.token_hex(16),

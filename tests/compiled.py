@@ -1,0 +1,30 @@
+"""Compiled once, run often: the kernels of the tests keep what XLA made, so that a lecture's second run is quick."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "test-artifacts" / "compiled"
+
+
+def kept_in(folder: Path) -> dict[str, str]:
+    """The environment of a kernel that keeps there what it compiles."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def taken_from(folder: Path) -> dict[str, str]:
+    """The same where something has been kept before; XLA then complains of processor features that are none."""
+    return kept_in(folder) | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def gathered(folder: Path) -> Path:
+    """`folder`, with all that the lectures' kernels have kept so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kept in FOLDER.glob("*/*"):
+        shutil.copy(kept, folder)
+    return folder
