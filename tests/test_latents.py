@@ -47,7 +47,7 @@ def test_the_bars_end_at_one_height(L, KL):
     lower, gap, whole = ax.patches
     assert gap.get_y() + gap.get_height() == pytest.approx(50.0) == whole.get_y() + whole.get_height()
     assert lower.get_y() + lower.get_height() == pytest.approx(max(L, 20.0)) == gap.get_y()
-    assert {text.get_text() for text in ax.texts} == {f"L = {L:.2f}", f"KL = {KL:.2f}"}
+    assert {text.get_text() for text in ax.texts} == {f"L = {L:.2f}".replace("-", "−"), f"KL = {KL:.2f}"}
 
 
 def test_the_rings_are_as_wide_as_q():

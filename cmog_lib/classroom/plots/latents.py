@@ -97,7 +97,7 @@ def three_bars(ax: Axes, log_p_x: float, *, depth: float, above: float) -> Calla
         seen = max(bound_nats, floor)
         bound.set_height(seen - floor)
         gap.set(y=seen, height=log_p_x - seen)
-        label_bound.set_text(f"L = {bound_nats:.2f}")
+        label_bound.set_text(f"L = {bound_nats:.2f}".replace("-", "−"))
         label_bound.set_y(floor + max(0.5 * (seen - floor), 0.06 * depth))
         label_gap.set_text(f"KL = {kl_nats:.2f}")
         label_gap.set_y(min(max(0.5 * (seen + log_p_x), floor + 0.2 * depth), log_p_x + 0.5 * above))
