@@ -61,6 +61,26 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     return _m_step(w, q, X, max_steps)[0]
 
 
+def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+    """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
+
+    w: decoder, where it begins. T: [M, N, d], M draws of every datum's latent. X: [N, D], data. max_steps: as in
+    `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite.
+    Slide 16.
+    """
+    w = as_module(_validate.decoder(w))
+    X = _validate.array("X", X, ("N", w.data_dim))
+    T = _validate.array("T", T, ("M", len(X), w.latent_dim))
+    M, N, d = T.shape
+    # A draw is a node that answers for one datum.
+    x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
+    summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
+    if isinstance(w, Linear):
+        return _regression(w, summary)
+    _validate.decoded(w, summary.t[:1024])
+    return maximise(_expected_log_p, w, summary, max_steps=max_steps).w
+
+
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 

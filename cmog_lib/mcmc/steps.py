@@ -1,0 +1,89 @@
+"""One step of one chain for one datum: Metropolis and Hamiltonian Monte Carlo, as the lecture draws them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from cmog_lib.decoders import Decoder
+from cmog_lib.model import log_p_xt
+
+DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step is called too long
+
+
+class State(NamedTuple):
+    """Where a chain stands: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice."""
+
+    t: Float[Array, "*batch d"]
+    log_p: Float[Array, "*batch"]
+    gradient: Float[Array, "*batch d"]
+
+
+class Move(NamedTuple):
+    """What became of one step: the new state, the probability with which it was accepted, whether it diverged."""
+
+    state: State
+    acceptance: Float[Array, "*batch"]
+    divergent: Bool[Array, "*batch"]
+
+
+def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
+    """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t."""
+    log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
+    return State(t, log_p, gradient)
+
+
+def metropolis_step(
+    w: Decoder, x: Float[Array, "D"], state: State, *, step: Any, scale: Float[Array, "d d"], key: Key[Array, ""]
+) -> Move:
+    """t' = t + step·Lε, ε ~ N(0, I), accepted with probability min(1, p(x,t'|w) / p(x,t|w)); else t stays.
+
+    w: decoder. x: [D], one datum. state: where the chain stands. step: how far it tries to go, in units of scale = L,
+    [d, d], a Cholesky factor of roughly the posterior's covariance. Slide 15. Source: Metropolis et al. 1953.
+    """
+    key_proposal, key_accept = jax.random.split(key)
+    epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
+    proposal = state.t + step * scale @ epsilon
+    new = State(proposal, log_p_xt(w, x, proposal), state.gradient)  # Metropolis has no use for the gradient
+    return _accept(state, new, new.log_p - state.log_p, key_accept)
+
+
+def hmc_step(
+    w: Decoder,
+    x: Float[Array, "D"],
+    state: State,
+    *,
+    step: Any,
+    scale: Float[Array, "d d"],
+    leapfrogs: int,
+    key: Key[Array, ""],
+) -> Move:
+    """(t', p') = leapfrog(t, p), p ~ N(0, I), accepted with probability min(1, exp(H(t, p) − H(t', p'))).
+
+    H = −log p(x,t|w) + ½|p|². w: decoder. x: [D], one datum. state: where the chain stands. step: of the leapfrog, in
+    units of scale = L, [d, d], a Cholesky factor of roughly the posterior's covariance, which is the inverse mass.
+    leapfrogs: steps of a trajectory, each of which asks the decoder once. Slide 15. Source: Neal 2011, §§2–3.
+    """
+    key_momentum, key_accept = jax.random.split(key)
+    momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
+
+    def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], None]:
+        here, p = carry
+        p = p + 0.5 * step * scale.T @ here.gradient
+        there = state_at(w, x, here.t + step * scale @ p)
+        return (there, p + 0.5 * step * scale.T @ there.gradient), None
+
+    (new, p), _ = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
+    gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
+    return _accept(state, new, gained, key_accept)
+
+
+def _accept(state: State, new: State, log_ratio: Array, key: Array) -> Move:
+    """The new state with probability min(1, exp(log_ratio)); a ratio that is no number counts as 0."""
+    log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    accepted = jnp.log(jax.random.uniform(key, dtype=log_ratio.dtype)) < log_ratio
+    kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, state)
+    return Move(kept, jnp.exp(jnp.minimum(log_ratio, 0)), log_ratio < -DIVERGENT)

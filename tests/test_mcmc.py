@@ -1,0 +1,277 @@
+"""Chains end where the posterior is, by closed form and by quadrature; Monte Carlo EM ends where EM does."""
+
+from __future__ import annotations
+
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
+from cmog_lib.posteriors import FullGaussian
+
+KEY = jax.random.key(0)
+SAMPLERS = {"Metropolis": mcmc.metropolis, "HMC": mcmc.hmc}
+samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+
+
+def linear(dtype, d=2, D=5):
+    key_W, key_b = jax.random.split(jax.random.key(1))
+    W, b = jax.random.normal(key_W, (D, d), dtype), jax.random.normal(key_b, (D,), dtype)
+    return decoders.Linear(W, b, jnp.asarray(-0.5, dtype))
+
+
+def bent(dtype):
+    """An MLP at d = 1 whose posteriors are skewed and some of them have two humps."""
+    X = datasets.curve(200, key=KEY).X.astype(dtype)
+    w = decoders.MLP(1, 2, width=8, key=jax.random.key(3))
+    w = decoders.start_at(jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, w), X)
+    return em.fit(w, X, quadrature.grid(1, 60), steps=8, max_steps=10, progress=False).w
+
+
+def data_of(w, n, seed=2):
+    return model.sample(w, n, key=jax.random.key(seed))[1]
+
+
+# Where chains begin.
+
+
+def test_laplace_is_exact_for_a_straight_decoder(dtype):
+    w = linear(dtype)
+    X = data_of(w, 7)
+    q, p = mcmc.laplace(w, X, key=KEY), jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
+    rounding = 2e-5 if dtype == "float32" else 1e-12
+    assert jnp.abs(q.m - p.mean).max() < rounding and jnp.abs(q.covariance - p.covariance).max() < rounding
+    assert (jnp.triu(q.L, 1) == 0).all() and (jnp.diagonal(q.L, axis1=1, axis2=2) > 0).all()
+
+
+def test_laplace_climbs_to_a_mode(dtype):
+    w = bent(dtype)
+    X = data_of(w, 20)
+    q = mcmc.laplace(w, X, key=KEY)
+    steepness = jax.vmap(jax.grad(lambda t, x: model.log_p_xt(w, x, t)))(q.m, X) * q.L[:, :, 0]
+    assert jnp.abs(steepness).max() < (2e-2 if dtype == "float32" else 1e-4), "in units of the posterior's width"
+    line = jnp.linspace(-4, 4, 4001, dtype=X.dtype)[:, None]
+    highest = model.log_p_x_given_t_table(w, X, line) + jax.vmap(model.log_p_t)(line)[None]
+    reached = jax.vmap(lambda x, t: model.log_p_xt(w, x, t))(X, q.m)
+    # Of several humps it may climb another one; where there is one, it is that.
+    assert jnp.median(highest.max(axis=1) - reached) < 1e-3
+
+
+# One step of one chain.
+
+
+def test_the_energy_error_of_a_trajectory_falls_with_the_square_of_its_step():
+    with jax.enable_x64(True):
+        w = bent(jnp.float64)
+        x = data_of(w, 1)[0]
+        state = mcmc.state_at(w, x, jnp.array([0.3]))
+
+        def lost(step, leapfrogs):
+            """How far acceptance is from 1, for trajectories of one length."""
+            options = {"step": step, "scale": 0.3 * jnp.eye(1), "leapfrogs": leapfrogs}
+            moves = jax.vmap(lambda key: mcmc.hmc_step(w, x, state, **options, key=key))(jax.random.split(KEY, 500))
+            return float(1 - moves.acceptance.mean())
+
+        assert lost(0.05, 16) > 1e-6
+        assert 3 < lost(0.1, 8) / lost(0.05, 16) < 5
+
+
+def test_a_step_that_is_rejected_stays_where_it_was(dtype):
+    w = linear(dtype)
+    x, t = data_of(w, 1)[0], jnp.zeros(2, dtype)
+    state = mcmc.state_at(w, x, t)
+    far = mcmc.metropolis_step(w, x, state, step=1e4, scale=jnp.eye(2, dtype=dtype), key=KEY)
+    wild = mcmc.hmc_step(w, x, state, step=1e4, scale=jnp.eye(2, dtype=dtype), leapfrogs=3, key=KEY)
+    for move in (far, wild):
+        assert eqx.tree_equal(move.state, state) and move.acceptance == 0 and move.divergent
+
+
+# All chains.
+
+
+@samplers
+def test_moments_agree_with_the_closed_form(dtype, sampler):
+    w = linear(dtype)
+    X = data_of(w, 12)
+    p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
+    chains = sampler(w, X, p, M=1000, key=KEY)
+    variance = np.asarray(jnp.diagonal(p.covariance, axis1=1, axis2=2))
+    error = np.sqrt(variance / np.minimum(chains.effective_sample_size, 4000))
+    # 24 means: one in a million of such tables has an entry beyond 5.5 standard errors.
+    assert (np.abs(chains.mean - p.mean) / error).max() < 5.5
+    squares = (np.asarray(chains.t) - np.asarray(p.mean)[None, None]) ** 2 / variance[None, None]
+    assert np.abs(squares.mean(axis=(0, 1)) - 1).max() < 0.35 and abs(squares.mean() - 1) < 0.05
+    assert chains.r_hat.max() < 1.05 and chains.divergent.sum() == 0
+
+
+@samplers
+def test_moments_agree_with_quadrature_for_a_network(dtype, sampler):
+    w = bent(dtype)
+    X = data_of(w, 40)
+    p = quadrature.posterior(w, X, quadrature.grid(1, 2000))
+    chains = sampler(w, X, mcmc.laplace(w, X, key=KEY), M=1500, key=KEY)
+    mixed = (chains.r_hat < 1.02).all(axis=1)
+    assert mixed.sum() >= 25
+    sd = np.sqrt(np.asarray(p.covariance)[:, 0, 0])
+    error = sd / np.sqrt(np.minimum(chains.effective_sample_size[:, 0], 6000))
+    off = np.abs(np.asarray(chains.mean - p.mean)[:, 0]) / error
+    # The effective sample size is itself estimated; among forty, one is a little beyond four.
+    assert off[mixed].max() < 5.5 and np.median(off[mixed]) < 1.2
+
+
+@samplers
+@pytest.mark.parametrize("kind", ["Linear", "MLP"])
+def test_simulation_based_calibration(sampler, kind):
+    """t ~ p(t), x ~ p(x|t,w), T_s ~ p(t|x,w): the rank of t among the T_s is uniform. Source: Talts et al. 2018."""
+    w = linear(jnp.float32, d=1, D=2) if kind == "Linear" else bent(jnp.float32)
+    N, thinned = 1000, 19
+    t, X = model.sample(w, N, key=jax.random.key(7))
+    start = mcmc.laplace(w, X, key=KEY)
+    if kind == "MLP":  # from the prior: chains that begin at one hump of two would not be calibrated
+        start = FullGaussian(jnp.zeros_like(start.m), jnp.ones_like(start.L))
+    chains = sampler(w, X, start, M=thinned * 40, key=jax.random.key(8), chains=1, warm_up=500)
+    draws = chains.t[0, ::40, :, 0]
+    ranks = np.asarray((draws < t[None, :, 0]).sum(axis=0))
+    counts = np.bincount(ranks, minlength=thinned + 1).reshape(10, 2).sum(axis=1)
+    # χ² with 9 degrees of freedom at a level of 1 in 1000, with a fixed seed.
+    assert ((counts - N / 10) ** 2 / (N / 10)).sum() < chi2.ppf(0.999, 9)
+
+
+@samplers
+def test_adaptation_reaches_its_target(sampler):
+    w = linear(jnp.float32)
+    X = data_of(w, 30)
+    start = mcmc.laplace(w, X, key=KEY)
+    for target in (0.3, 0.6) if sampler is mcmc.metropolis else (0.6, 0.8):
+        chains = sampler(w, X, start, M=300, key=KEY, warm_up=400, target=target)
+        # Single steps are noisy and acceptance falls ever faster with them, so the average errs to the careful side.
+        assert -0.1 < float(chains.acceptance.mean()) - target < 0.2
+    fixed = sampler(w, X, start, M=10, key=KEY, step=0.25)
+    assert (fixed.step == 0.25).all()
+
+
+def test_the_same_key_gives_the_same_draws_and_chains_go_on():
+    w = linear(jnp.float32)
+    X = data_of(w, 5)
+    start = mcmc.laplace(w, X, key=KEY)
+    one, same = (mcmc.hmc(w, X, start, M=20, key=KEY, chains=3) for _ in range(2))
+    assert eqx.tree_equal(one, same) and one.t.shape == (3, 20, 5, 2)
+    more = mcmc.hmc(w, X, one, M=7, warm_up=0, key=jax.random.key(1))
+    assert more.t.shape == (3, 7, 5, 2) and eqx.tree_equal(more.step, one.step)
+    assert jnp.abs(more.t[:, 0] - one.last).max() < 3, "it goes on where the last one stood"
+
+
+def test_draws_serve_as_a_posterior():
+    w = linear(jnp.float32)
+    X = data_of(w, 4)
+    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=50, key=KEY)
+    q = chains.posterior(2)
+    assert q.t.shape == (200, 2)
+    np.testing.assert_allclose(q.mean, chains.mean[2], atol=1e-5)
+    with pytest.raises(ValueError, match="i must be"):
+        chains.posterior(4)
+
+
+def test_every_latent_that_was_decoded_is_counted():
+    w = linear(jnp.float32)
+    X = data_of(w, 4)
+    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=50, warm_up=30, chains=3, leapfrogs=5, key=KEY)
+    assert chains.evaluations == 3 * 4 * (1 + 5 * 80)
+
+
+# Monte Carlo EM.
+
+
+def test_the_m_step_on_draws_of_the_posterior_is_the_m_step(dtype):
+    w, X = linear(dtype), data_of(linear(dtype), 40)
+    p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
+    w_new = em.m_step_on_draws(w, p.sample(4000, key=KEY), X)
+    exact = ppca.em_step(w, X)
+    # 160,000 draws: standard errors of a few thousandths.
+    assert jnp.abs(w_new.W - exact.W).max() < 0.02 and jnp.abs(w_new.b - exact.b).max() < 0.02
+    assert jnp.abs(w_new.log_sigma - exact.log_sigma) < 0.01
+
+
+def test_mc_em_ends_at_the_closed_form_maximum(dtype):
+    X = data_of(linear(dtype, d=1, D=3), 150)
+    start = decoders.Linear(jnp.ones((3, 1), dtype), X.mean(axis=0), jnp.zeros((), dtype))
+    run = mcmc.fit(start, X, steps=40, M=30, key=KEY, progress=False)
+    best = float(jax.vmap(ppca.log_p_x, in_axes=(None, 0))(ppca.fit(X, 1), X).mean())
+    assert best - 0.01 < run.log_p_x[-1] < best + 1e-3
+    assert run.log_p_x[0] < best - 0.3 and len(run.path) == 41
+    audit = float(jax.vmap(ppca.log_p_x, in_axes=(None, 0))(run.w, X).mean())
+    assert abs(run.log_p_x[-1] - audit) < 1e-3
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_mc_em_climbs_with_a_network_and_can_go_on(keep):
+    X = datasets.curve(100, key=KEY).X.astype(jnp.float32)
+    w = decoders.start_at(decoders.MLP(1, 2, width=8, key=jax.random.key(3)), X)
+    options = {"steps": 5, "M": 10, "keep": keep, "max_steps": 5, "progress": False}
+    run = mcmc.fit(w, X, key=KEY, **options)
+    assert run.log_p_x[-1] > run.log_p_x[0] + 0.1
+    more = mcmc.fit(run.w, X, run.chains, key=jax.random.key(1), **options)
+    assert more.log_p_x[0] == run.log_p_x[-1] and more.log_p_x[-1] > run.log_p_x[-1]
+    assert np.diff(more.evaluations).min() > 0
+
+
+def test_an_interrupted_run_returns_what_it_has(monkeypatch):
+    X = data_of(linear(jnp.float32), 20)
+    calls = []
+
+    def stopping(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return em.m_step_on_draws(*args, **options)
+
+    monkeypatch.setattr("cmog_lib.mcmc.em.m_step_on_draws", stopping)
+    run = mcmc.fit(linear(jnp.float32), X, steps=9, M=3, key=KEY, progress=False)
+    assert run.interrupted and len(run.path) == 3 and len(run.log_p_x) == 3 and run.chains is not None
+
+
+# What is refused, and what is said.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"M": 0}, "M must be"),
+        ({"M": 5, "warm_up": -1}, "warm_up must be"),
+        ({"M": 5, "step": -0.1}, "step must be"),
+        ({"M": 5, "target": 1.0}, "target must be an acceptance between 0 and 1"),
+        ({"M": 5, "chains": 0}, "chains must be"),
+        ({"M": 5, "key": 3}, "key"),
+    ],
+)
+@samplers
+def test_what_cannot_be_is_refused(entry_errors, sampler, options, words):
+    w = linear(jnp.float32)
+    X = data_of(w, 4)
+    with pytest.raises(ValueError, match=words):
+        sampler(w, X, mcmc.laplace(w, X, key=KEY), **{"key": KEY, **options})
+
+
+def test_a_start_that_is_not_finite_is_named(entry_errors):
+    w = linear(jnp.float32)
+    X = data_of(w, 4)
+    start = jnp.zeros((2, 4, 2)).at[1, 2, 0].set(1e30)
+    with pytest.raises(ValueError, match=r"finite, got -inf for chain 1 of X\[2\]"):
+        mcmc.hmc(w, X, start, M=5, key=KEY)
+    with pytest.raises(ValueError, match="start must be"):
+        mcmc.hmc(w, X, start[:, :3], M=5, key=KEY)
+
+
+def test_chains_that_never_moved_are_reported():
+    w = linear(jnp.float32)
+    X = data_of(w, 4)
+    with pytest.warns(RuntimeWarning, match=r"16 of 16 chains hardly ever moved.*smaller step"):
+        mcmc.metropolis(w, X, mcmc.laplace(w, X, key=KEY), M=50, step=1e4, key=KEY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mcmc.metropolis(w, X, mcmc.laplace(w, X, key=KEY), M=50, key=KEY)
