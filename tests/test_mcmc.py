@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
+from cmog_lib.mcmc.scale import precision, scale_at
 from cmog_lib.posteriors import FullGaussian
 
 KEY = jax.random.key(0)
@@ -47,6 +48,14 @@ def test_laplace_is_exact_for_a_straight_decoder(dtype):
     rounding = 2e-5 if dtype == "float32" else 1e-12
     assert jnp.abs(q.m - p.mean).max() < rounding and jnp.abs(q.covariance - p.covariance).max() < rounding
     assert (jnp.triu(q.L, 1) == 0).all() and (jnp.diagonal(q.L, axis1=1, axis2=2) > 0).all()
+
+
+def test_the_scale_is_a_triangular_root_of_the_inverse_precision(dtype):
+    w, t = bent(dtype), jnp.array([[0.2], [-1.0]], dtype)
+    L = scale_at(w, t)
+    P = jax.vmap(precision, in_axes=(None, 0))(w, t)
+    rounding = 1e-4 if dtype == "float32" else 1e-11
+    assert jnp.abs(P @ L @ jnp.swapaxes(L, 1, 2) - 1).max() < rounding
 
 
 def test_laplace_climbs_to_a_mode(dtype):

@@ -16,7 +16,7 @@ from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step, state_at
 from cmog_lib.posteriors import FullGaussian, Weighted
 
-MIXED = 1.05  # the largest R̂ at which chains count as having forgotten where they began
+FEW = 50  # draws below which a chain that stands still is not reported
 
 
 class Chains(eqx.Module):
@@ -247,8 +247,9 @@ def _adapted(a: Adaptation, acceptance: Array, target: Array) -> Adaptation:
 
 
 def _report(found: Chains) -> None:
-    stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3)
     steps = found.t.shape[1]
+    # A few rejected steps say nothing yet: Monte Carlo EM takes no more than that between two decoders.
+    stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3) if steps >= FEW else np.empty((0, 2), int)
     flown = float(found.divergent.sum()) / (found.divergent.size * steps)
     if len(stuck):
         c, i = stuck[0].tolist()

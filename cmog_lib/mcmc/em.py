@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder
+from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains, hmc
-from cmog_lib.mcmc.scale import laplace
+from cmog_lib.mcmc.scale import laplace, scale_at
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -53,7 +53,10 @@ def mc_em_step(
     Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
     """
     key_mode, key_chains = jax.random.split(_validate.key(key))
-    start = laplace(w, X, key=key_mode) if chains is None else chains
+    if chains is None:
+        start: Any = laplace(w, X, key=key_mode)
+    else:  # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now
+        start = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(as_module(w), chains.last[0]))
     chains = hmc(w, X, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 

@@ -48,11 +48,21 @@ def _laplace(w: Any, X: Array, key: Array, starts: int, steps: int) -> tuple[Arr
             return jnp.where(values[best] > log_p(t), tried[best], t), None
 
         t, _ = jax.lax.scan(climb, T[jnp.argmax(jax.vmap(log_p)(T))], length=steps)
-        # P⁻¹ = L Lᵀ, from P = C Cᵀ turned upside down: no inverse is formed.
-        upper = jnp.linalg.cholesky(precision(w, t)[::-1, ::-1])[::-1, ::-1]
-        return t, jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(t), dtype=t.dtype), lower=False).T
+        return t, _scale(w, t)
 
     return jax.vmap(one)(X)
+
+
+@eqx.filter_jit
+def scale_at(w: Any, T: Float[Array, "N d"]) -> Float[Array, "N d d"]:
+    """L_i with L_i L_iᵀ = P(t_i)⁻¹: how wide the posterior is around t_i, as far as the decoder's slopes there tell."""
+    return jax.vmap(_scale, in_axes=(None, 0))(w, T)
+
+
+def _scale(w: Any, t: Array) -> Array:
+    # P = U Uᵀ with U upper triangular, by turning P upside down; then L = U⁻ᵀ, and no inverse of P is formed.
+    upper = jnp.linalg.cholesky(precision(w, t)[::-1, ::-1])[::-1, ::-1]
+    return jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(t), dtype=t.dtype), lower=False).T
 
 
 def precision(w: Decoder, t: Float[Array, "d"]) -> Float[Array, "d d"]:
