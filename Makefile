@@ -55,8 +55,8 @@ lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a toke
 	    --LabApp.extension_manager=readonly \
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
-# All of them: two groups at a time, a group being a file or a lecture; then the browser's, alone because they measure.
-ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 --dist=loadgroup && $(RUN) pytest tests/browser
+# All of them: two files or lectures at a time; then the browser's, alone because they measure.
+ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 && $(RUN) pytest tests/browser
 test: $(STAMP) ## run every test, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadScopeScheduling
 
 # The same examples at every run, and no deadline: compilation takes what it takes.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -18,11 +19,16 @@ install_import_hook("cmog_lib", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of a file stay together, unless they say otherwise."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class ByFileOrLecture(LoadScopeScheduling):
+    """Where tests run in several processes, those of a file go together, and those of a lecture, which share its runs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return test.partition("[")[2] if file.endswith("test_notebooks.py") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return ByFileOrLecture(config, log)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -125,10 +125,7 @@ def printed(cells) -> str:
     return text
 
 
-# A lecture's tests share its runs, so they go to one process.
-lectures = pytest.mark.parametrize(
-    "lecture", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in LECTURES]
-)
+lectures = pytest.mark.parametrize("lecture", LECTURES, ids=[path.stem for path in LECTURES])
 
 
 @lectures
