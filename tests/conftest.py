@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 class ByFileOrLecture(LoadScopeScheduling):
-    """Where tests run in several processes, those of a file go together, and those of a lecture, which share its runs."""
+    """In several processes, the tests of a file go together, and those of a lecture, which share its runs."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
