@@ -1,0 +1,7 @@
+"""max_w f(w): the library's only optimisation loops, and the only place that turns a sign. All is maximised."""
+
+from cmog_lib.optimise.faults import Ascent, NotFinite
+from cmog_lib.optimise.lbfgs import Optimum, maximise
+from cmog_lib.optimise.stochastic import ascend
+
+__all__ = ["Ascent", "NotFinite", "Optimum", "ascend", "maximise"]

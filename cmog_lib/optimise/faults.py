@@ -1,0 +1,54 @@
+"""What both loops need: which part of w moves, what an objective must return, and what is said when a number fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+
+class Ascent(eqx.Module):
+    """Where `ascend` ended: w, the objective's value before every step taken, and whether the reader stopped it."""
+
+    w: PyTree
+    trace: Float[np.ndarray, "steps"]
+    interrupted: bool = False
+
+
+class NotFinite(ArithmeticError):
+    """Something was NaN or infinite: at `step`; `ascent` holds the last good w and the trace up to there."""
+
+    def __init__(self, message: str, step: int, ascent: Ascent) -> None:
+        super().__init__(message)
+        self.step, self.ascent = step, ascent
+
+
+# What was not finite first, in the order in which it is looked for, with the cause that is usually behind it.
+CAUSES = (
+    "the value is not finite: look for the logarithm of 0, a σ that went to 0, or data with NaN",
+    "the value is finite but its gradient is not: look for √0, a norm at 0, or the untaken branch of a `where`",
+    "w is not finite after the step: the learning rate is too large",
+)
+
+
+def parameters_of(w: PyTree) -> tuple[PyTree, PyTree]:
+    """The floating-point arrays of w, which are moved, and the rest of it, which is not."""
+
+    def moves(leaf: Any) -> bool:
+        return isinstance(leaf, (jax.Array, np.ndarray)) and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    parameters, rest = eqx.partition(w, moves)
+    if not jax.tree.leaves(parameters):
+        raise ValueError(f"w must hold at least one floating-point array to move, got {type(w).__name__} without any")
+    return jax.tree.map(jnp.asarray, parameters), rest
+
+
+def scalar(value: Any) -> Any:
+    """`value`, if it is what an objective must return."""
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"objective must return a floating-point scalar, got {value}")
+    return value

@@ -1,0 +1,103 @@
+"""Deterministic: L-BFGS in double precision, for objectives that are the same at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from cmog_lib import _validate
+from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
+
+
+class Optimum(eqx.Module):
+    """Where `maximise` ended: w, the objective's value there, and whether the tolerance was met.
+
+    steps: taken. evaluations: of the objective with its gradient, at least one a step.
+    """
+
+    w: PyTree
+    value: float
+    steps: int
+    converged: bool
+    evaluations: int = 0
+
+
+def maximise(
+    objective: Callable[..., Float[Array, ""]],
+    w: PyTree,
+    *args: Any,
+    tolerance: float = 1e-9,
+    max_steps: int = 1000,
+    lower: PyTree | None = None,
+) -> Optimum:
+    """max_w objective(w, *args), deterministic, by L-BFGS in float64.
+
+    objective: returns a scalar; a function defined once, not anew for each call, is compiled once. w: any pytree, whose
+    floating-point arrays are moved. args: handed through; arrays come as float64. tolerance: it has converged when a
+    step gains less than tolerance · max(1, |value|), or when no entry of the gradient is larger than tolerance.
+    lower: a pytree like w, below which no entry goes. Returns w in its own dtypes.
+    Raises NotFinite when the value or the gradient is not finite, ValueError for a tolerance or step count that is not
+    positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
+    """
+    from scipy.optimize import minimize
+
+    tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
+    parameters, rest = parameters_of(w)
+    with jax.enable_x64(True):
+        template, args = _float64(parameters), _float64(args)
+        start, unravel = ravel_pytree(template)
+        bound = -np.inf if lower is None else np.asarray(ravel_pytree(_float64(parameters_of(lower)[0]))[0])
+        last = start = np.maximum(np.asarray(start), bound)
+        evaluations = 0
+
+        def restore(flat: np.ndarray) -> PyTree:
+            moved = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), unravel(jnp.asarray(flat)), parameters)
+            return eqx.combine(moved, rest)
+
+        def descend(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal last, evaluations
+            evaluations += 1
+            value, gradient = jax.device_get(_value_and_gradient(objective, flat, template, rest, args))
+            if not (np.isfinite(value) and np.isfinite(gradient).all()):
+                message = f"evaluation {evaluations}: {CAUSES[1 if np.isfinite(value) else 0]}"
+                raise NotFinite(message, evaluations, Ascent(restore(last), np.zeros(0)))
+            last = flat.copy()
+            return -float(value), -gradient
+
+        options = {"maxiter": max_steps, "maxfun": 20 * max_steps, "ftol": tolerance, "gtol": tolerance, "maxcor": 20}
+        bounds = None if lower is None else [(low, None) for low in np.broadcast_to(bound, start.shape)]
+        # SciPy's own algebra is on a few dozen numbers, where several threads cost ten times what they gain.
+        with _threads().limit(limits=1, user_api="blas"):
+            found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        best = restore(found.x)
+    return Optimum(best, -float(found.fun), int(found.nit), bool(found.success), evaluations)
+
+
+def _float64(tree: PyTree) -> PyTree:
+    def cast(leaf: Any) -> Any:
+        floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, "float64") if floating else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+@eqx.filter_jit
+def _value_and_gradient(objective, flat, template, rest, args):
+    # The way back from the flat vector is built in here: handed in, it would be new at every call and compile anew.
+    unravel = ravel_pytree(template)[1]
+    return jax.value_and_grad(lambda flat: scalar(objective(eqx.combine(unravel(flat), rest), *args)))(flat)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()

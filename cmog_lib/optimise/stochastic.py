@@ -1,0 +1,104 @@
+"""Stochastic: steps along noisy gradients, compiled in chunks, with a look at the bar and at Ctrl-C between two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from cmog_lib import _validate
+from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
+
+
+def ascend(
+    objective: Callable[[Any, Any, Key[Array, ""]], Float[Array, ""]],
+    w: PyTree,
+    data: PyTree,
+    *,
+    steps: int,
+    key: Key[Array, ""],
+    optimiser: Any = None,
+    learning_rate: float = 1e-3,
+    chunk: int = 50,
+    progress: bool = True,
+) -> Ascent:
+    """w ← w + step(∇_w objective(w, data, key)), stochastic, `steps` times: maximises the objective's expectation.
+
+    objective: returns a scalar; a function defined once, not anew for each call, is compiled once. It gets a fresh key
+    at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through.
+    optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
+    looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
+    Raises NotFinite when the value, the gradient or w is not finite, ValueError for any argument that is no such thing.
+    """
+    from tqdm.auto import tqdm
+
+    steps, chunk, key = _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.key(key)
+    parameters, rest = parameters_of(w)
+    rate, default = jnp.asarray(_validate.positive("learning_rate", learning_rate), float), optimiser is None
+    optimiser = _adam() if default else optimiser
+    state = optimiser.init(parameters)
+    if default:
+        state.hyperparams["learning_rate"] = rate
+    carry = (parameters, state, jnp.asarray(-1))
+    trace: list[np.ndarray] = [np.zeros(0)]
+    interrupted = False
+    with tqdm(total=steps, disable=not progress, unit="step") as bar:
+        for first in range(0, steps, chunk):
+            try:
+                indices = jnp.arange(first, first + chunk)
+                carry_new, values = _chunk(objective, optimiser, carry, rest, data, key, indices, jnp.asarray(steps))
+                values = np.asarray(values)[: steps - first]
+            except KeyboardInterrupt:
+                interrupted = True
+                break
+            carry, cause = carry_new, int(carry_new[2])
+            trace.append(values[~np.isnan(values)] if cause >= 0 else values)
+            if cause >= 0:
+                step, ascent = first + len(trace[-1]), Ascent(eqx.combine(carry[0], rest), np.concatenate(trace))
+                raise NotFinite(f"step {step}: {CAUSES[cause]}", step, ascent)
+            bar.update(len(values))
+            bar.set_postfix(value=f"{values.mean():.6g}")
+    return Ascent(eqx.combine(carry[0], rest), np.concatenate(trace), interrupted)
+
+
+@lru_cache(maxsize=1)
+def _adam() -> Any:
+    # One object for all calls, with the learning rate in its state: another rate compiles nothing anew.
+    import optax  # type: ignore[import-untyped]
+
+    return optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)
+
+
+@eqx.filter_jit
+def _chunk(objective, optimiser, carry, rest, data, key, indices, steps):
+    def finite(tree: PyTree) -> Bool[Array, ""]:
+        return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+    def step(carry, index):
+        parameters, state, _ = carry
+
+        def value_at(parameters):
+            return scalar(objective(eqx.combine(parameters, rest), data, jax.random.fold_in(key, index)))
+
+        value, gradient = jax.value_and_grad(value_at)(parameters)
+        # Optimisers descend.
+        updates, state_new = optimiser.update(jax.tree.map(jnp.negative, gradient), state, parameters)
+        moved = jax.tree.map(lambda old, update: old + update.astype(old.dtype), parameters, updates)
+        causes = jnp.stack([~jnp.isfinite(value), ~finite(gradient), ~finite(moved)])
+        good = ~causes.any()
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), (moved, state_new), (parameters, state))
+        return (*kept, jnp.where(good, -1, jnp.argmax(causes))), jnp.where(good, value, jnp.nan)
+
+    def guarded(carry, index):
+        # Past the last step, and after the first failure, nothing moves: one compiled chunk serves every length.
+        blank = eqx.filter_eval_shape(step, carry, index)[1]
+        runs = (index < steps) & (carry[2] < 0)
+        return jax.lax.cond(runs, step, lambda carry, _: (carry, jnp.full((), jnp.nan, blank.dtype)), carry, index)
+
+    return jax.lax.scan(guarded, carry, indices)
