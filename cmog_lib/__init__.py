@@ -3,6 +3,18 @@
 The rooms are at hand after `import cmog_lib`, all but `cmog_lib.classroom`, which needs a notebook and matplotlib.
 """
 
-from cmog_lib import bound, datasets, decoders, em, likelihood, model, optimise, posteriors, ppca, quadrature
+from cmog_lib import bound, datasets, decoders, em, likelihood, mcmc, model, optimise, posteriors, ppca, quadrature
 
-__all__ = ["bound", "datasets", "decoders", "em", "likelihood", "model", "optimise", "posteriors", "ppca", "quadrature"]
+__all__ = [
+    "bound",
+    "datasets",
+    "decoders",
+    "em",
+    "likelihood",
+    "mcmc",
+    "model",
+    "optimise",
+    "posteriors",
+    "ppca",
+    "quadrature",
+]

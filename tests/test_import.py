@@ -9,7 +9,8 @@ import sys
 # Notebook and plotting packages, what only some functions use, and data.
 HEAVY = ["matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "sklearn", "scipy.optimize", "optax", "numpyro"]
 HEAVY += ["pooch", "requests", "tqdm", "cmog_lib.classroom"]
-ROOMS = ["bound", "datasets", "decoders", "em", "likelihood", "model", "optimise", "posteriors", "ppca", "quadrature"]
+ROOMS = ["bound", "datasets", "decoders", "em", "likelihood", "mcmc"]
+ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature"]
 
 
 def fresh(code: str) -> list[str]:

@@ -1,7 +1,8 @@
 """T_s ~ p(T|X,w) by Markov chains: Metropolis, Hamiltonian Monte Carlo, and the EM that lives on their draws."""
 
-from cmog_lib.mcmc.chains import Chains, hmc, metropolis
+from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.em import Run, fit, mc_em_step
+from cmog_lib.mcmc.samplers import hmc, metropolis
 from cmog_lib.mcmc.scale import laplace
 from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step, state_at
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key
 from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.em import m_step_on_draws
-from cmog_lib.mcmc.chains import Chains, hmc
+from cmog_lib.mcmc.chains import Chains
+from cmog_lib.mcmc.samplers import hmc
 from cmog_lib.mcmc.scale import laplace, scale_at
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
