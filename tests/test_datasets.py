@@ -6,7 +6,6 @@ import contextlib
 import gc
 import gzip
 import hashlib
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pooch
 import pytest
+from needs import mnist_folder
 
 from cmog_lib import _mnist, _validate, datasets
 
@@ -143,8 +143,7 @@ def test_synthetic_data_refuse_an_old_style_key(entry_errors):
 
 
 def test_mnist_is_the_official_set(dtype):
-    if not (Path(os.environ.get("CMOG_DATA_DIR", "no folder")) / "mnist").is_dir():
-        pytest.skip("CMOG_DATA_DIR names no folder with mnist/ in it")
+    mnist_folder()
     data = datasets.mnist("test")
     assert data.X.shape == (10000, 784) and data.X.dtype == dtype and data.image_shape == (28, 28)
     assert float(data.X.min()) == 0 and float(data.X.max()) == 1

@@ -22,6 +22,7 @@ import nbformat
 import pytest
 from compiled import FOLDER, kept_in, taken_from
 from nbclient import NotebookClient
+from needs import mnist_folder
 
 ROOT = Path(__file__).parent.parent
 LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -233,14 +234,12 @@ def test_git_holds_it_without_outputs(lecture):
 
 @lectures
 def test_the_switch_at_the_top_takes_mnist(lecture):
-    data = os.environ.get("CMOG_DATA_DIR", "")
-    if not (Path(data) / "mnist").is_dir():
-        pytest.skip("CMOG_DATA_DIR names no folder with mnist/ in it")
+    data = mnist_folder()
     notebook = nbformat.read(lecture, 4)
     top = code_cells(notebook)[1]
     assert 'IMAGES = "digits"' in top.source
     top.source = top.source.replace('IMAGES = "digits"', 'IMAGES = "mnist"')
-    with executed(notebook, lecture, CMOG_DATA_DIR=str(Path(data).resolve())):
+    with executed(notebook, lecture, CMOG_DATA_DIR=str(data)):
         pass
 
 
