@@ -2,6 +2,7 @@
 
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.em import Run, fit, mc_em_step
+from cmog_lib.mcmc.nuts import numpyro_model, nuts
 from cmog_lib.mcmc.samplers import hmc, metropolis
 from cmog_lib.mcmc.scale import laplace
 from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step, state_at
@@ -18,5 +19,7 @@ __all__ = [
     "mc_em_step",
     "metropolis",
     "metropolis_step",
+    "numpyro_model",
+    "nuts",
     "state_at",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.posteriors import Weighted
+
+FEW = 50  # draws below which nothing is said: Monte Carlo EM takes no more than that between two decoders
+APART = 1.05  # R̂ from which chains are said to disagree
 
 
 class Chains(eqx.Module):
@@ -60,3 +65,33 @@ class Chains(eqx.Module):
         """q_i: the draws of datum i, all with the same weight. Raises ValueError when there is no such datum."""
         t = self.t[:, :, _validate.count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
+
+
+def report(found: Chains) -> Chains:
+    """The chains, after a warning (RuntimeWarning) of the worst that can be seen in them, and what to do about it."""
+    C, draws, *_ = found.t.shape
+    flown = float(found.divergent.sum()) / (found.divergent.size * draws)
+    if flown > 0.1:
+        _warn(f"{flown:.0%} of the trajectories flew off (divergent): take a smaller step, or a higher target")
+    elif draws >= FEW:
+        stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3)
+        r_hat = found.r_hat.max(axis=1)  # a chain that stands still has none, and is in `stuck`
+        apart, worst = np.sum(r_hat > APART), int(np.argmax(np.nan_to_num(r_hat)))
+        if len(stuck):
+            c, i = stuck[0].tolist()
+            _warn(
+                f"{len(stuck)} of {found.acceptance.size} chains hardly ever moved, the first is chain {c} of X[{i}]"
+                f" (acceptance {float(found.acceptance[c, i]):.1g}, step {float(found.step[c, i]):.2g}): start nearer"
+                f" to the mass (laplace), take a smaller step or a longer warm_up"
+            )
+        elif apart and C > 1:
+            _warn(
+                f"the chains of {apart} of {len(r_hat)} data disagree: R̂ above {APART}, at most {r_hat[worst]:.3g}"
+                f" for X[{worst}]. Go on from these chains with a larger M, or look whether the posterior has"
+                f" several modes"
+            )
+    return found
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=5)

@@ -48,7 +48,8 @@ def metropolis_step(
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
     new = State(proposal, log_p_xt(w, x, proposal), state.gradient)  # Metropolis has no use for the gradient
-    return _accept(state, new, new.log_p - state.log_p, key_accept)
+    kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
+    return Move(kept, acceptance, jnp.zeros_like(acceptance, bool))  # a proposal may be bad, but it cannot diverge
 
 
 def hmc_step(
@@ -78,12 +79,13 @@ def hmc_step(
 
     (new, p), _ = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
     gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
-    return _accept(state, new, gained, key_accept)
+    kept, acceptance = _accept(state, new, gained, key_accept)
+    return Move(kept, acceptance, ~(gained > -DIVERGENT))
 
 
-def _accept(state: State, new: State, log_ratio: Array, key: Array) -> Move:
-    """The new state with probability min(1, exp(log_ratio)); a ratio that is no number counts as 0."""
+def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:
+    """The new state with probability min(1, exp(log_ratio)), and that; a ratio that is no number counts as 0."""
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = jnp.log(jax.random.uniform(key, dtype=log_ratio.dtype)) < log_ratio
     kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, state)
-    return Move(kept, jnp.exp(jnp.minimum(log_ratio, 0)), log_ratio < -DIVERGENT)
+    return kept, jnp.exp(jnp.minimum(log_ratio, 0))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step, state_at
+from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step
 
 
 class Adaptation(NamedTuple):
@@ -20,13 +20,6 @@ class Adaptation(NamedTuple):
     error: Array
     steps: Array
     origin: Array
-
-
-@eqx.filter_jit
-def states_at(w: Any, X: Array, t: Array) -> State:
-    """Where C chains for each of N data stand, from t [C, N, d]."""
-    over_data = jax.vmap(state_at, in_axes=(None, 0, 0))
-    return jax.vmap(over_data, in_axes=(None, None, 0))(w, X, t)
 
 
 @eqx.filter_jit

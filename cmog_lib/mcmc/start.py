@@ -1,0 +1,72 @@
+"""Where chains begin: what every sampler asks of its arguments, and its first states."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.mcmc.chains import Chains
+from cmog_lib.mcmc.steps import State, state_at
+from cmog_lib.posteriors import FullGaussian
+
+
+class Start(NamedTuple):
+    """Arguments that have been checked, and C chains for each of N data: states, their scale [N, d, d], step [C, N]."""
+
+    w: Any
+    X: Float[Array, "N D"]
+    states: State
+    scale: Float[Array, "N d d"]
+    step: Float[Array, "C N"]
+    target: Float[Array, ""]
+    key: Key[Array, ""]
+
+
+def begin(
+    w: Decoder, X: Array, start: Any, M: int, warm_up: int, target: float, chains: int, key: Key[Array, ""]
+) -> Start:
+    """The first states; arguments as in `metropolis`. Raises ValueError for what cannot be, naming the argument."""
+    w = as_module(_validate.decoder(w))
+    X, key = _validate.array("X", X, ("N", w.data_dim)), _validate.key(key)
+    _validate.count("M", M), _validate.count("warm_up", warm_up, 0)
+    if not 0 < target < 1:
+        raise ValueError(f"target must be an acceptance between 0 and 1, got {target}")
+    key, key_start = jax.random.split(key)
+    t, scale, step = _places(start, w, X, chains, key_start)
+    states = _states_at(w, X, t)
+    bad = np.argwhere(~np.isfinite(np.asarray(states.log_p)))
+    if len(bad):
+        c, i = bad[0].tolist()
+        raise ValueError(
+            f"start must be where log p(x,t|w) is finite, got {float(states.log_p[c, i])} for chain {c} of X[{i}],"
+            f" at t = {np.asarray(t[c, i]).round(6).tolist()}"
+        )
+    return Start(w, X, states, scale, step, jnp.asarray(target, X.dtype), key)
+
+
+@eqx.filter_jit
+def _states_at(w: Any, X: Array, t: Array) -> State:
+    over_data = jax.vmap(state_at, in_axes=(None, 0, 0))
+    return jax.vmap(over_data, in_axes=(None, None, 0))(w, X, t)
+
+
+def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Array, Array, Array]:
+    """t [C, N, d], scale [N, d, d], step [C, N]."""
+    N, d = len(X), w.latent_dim
+    if isinstance(start, Chains):
+        _validate.array("start.last", start.last, ("C", N, d))
+        return start.last, start.scale, start.step
+    if isinstance(start, FullGaussian):
+        _validate.array("start.m", start.m, (N, d))
+        t, scale = start.sample(_validate.count("chains", chains), key=key), start.L
+    else:
+        t = _validate.array("start", start, ("C", N, d))
+        scale = jnp.broadcast_to(jnp.eye(d, dtype=t.dtype), (N, d, d))
+    return t, scale, jnp.full(t.shape[:2], d**-0.25, t.dtype)
