@@ -1,4 +1,4 @@
-"""L(w, q), the lower bound on log p(x|w), its parts, and KL(q‖p(t|x,w)), by which it is lower: for one datum."""
+"""L(w, q) and KL(q‖p(t|x,w)) on the nodes of a grid, where they add up to log p(x|w) for any q: for one datum."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, Linear
-from cmog_lib.model import LOG_2PI, log_p_x_given_t_table, log_p_xt
+from cmog_lib.decoders import Decoder
+from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
 
@@ -22,46 +21,6 @@ class Nodes(Protocol):
 
     t: Any
     log_weight: Any
-
-
-def expected_log_joint(
-    w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], *, n: int = 32
-) -> Float[Array, ""]:
-    """E_q log p(x,t|w) = ∫ q(t) log p(x,t|w) dt, in nats. With a Gaussian's entropy, L(w,q) = this + entropy(q).
-
-    w: decoder. q: a posterior of one datum. x: [D], that datum.
-    For a Gaussian q and a Linear decoder it is closed form, log p(x,m|w) − ½ tr[(I + WᵀΣ₀⁻¹W) C] with C the covariance
-    of q; for a Weighted q a sum over its points; else Gauss–Hermite with n nodes a dimension, laid out where q is.
-    Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 13 and 16.
-    """
-    w = _validate.decoder(w)
-    x = _validate.array("x", x, (w.data_dim,))
-    if not isinstance(q, (Gaussian, FullGaussian, Weighted)):
-        raise ValueError(f"q must be a Gaussian, a FullGaussian or a Weighted, got {type(q).__name__}")
-    m = _validate.array("q.mean", q.mean, (w.latent_dim,))
-    if isinstance(q, Weighted):
-        return q.expect(lambda t: log_p_xt(w, x, t))
-    if not isinstance(w, Linear):
-        t, weight = _gauss_hermite(q, n)
-        return weight @ jax.vmap(lambda t: log_p_xt(w, x, t))(t)
-    scaled = w.W / w.sigma[:, None]
-    at_mean = jnp.sum(((x - w.W @ m - w.b) / w.sigma) ** 2 + 2 * jnp.log(w.sigma) + LOG_2PI) + jnp.sum(m**2 + LOG_2PI)
-    spread = jnp.trace(q.covariance) + jnp.trace(scaled @ q.covariance @ scaled.T)
-    return -0.5 * (at_mean + spread)
-
-
-def lower_bound(
-    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]
-) -> Float[Array, ""]:
-    """L(w,q) ≈ 1/M Σ_s [log p(x,t_s|w) − log q(t_s)], t_s ~ q: the bound by draws, in nats; any latent dimension.
-
-    w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: how many draws. Its expectation is L(w,q); where q is
-    the true posterior every draw is log p(x|w), without noise.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
-    """
-    w = _validate.decoder(w)
-    x, _ = _validate.array("x", x, (w.data_dim,)), _validate.array("q.mean", q.mean, (w.latent_dim,))
-    return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 
 
 def lower_bound_on_nodes(
@@ -124,19 +83,3 @@ def _expectation(log_q: Array, values: Array) -> Array:
     # 0 log 0 = 0: where q is nothing, nothing is added, and no gradient either.
     there = jnp.exp(log_q) > 0
     return jnp.sum(jnp.where(there, jnp.exp(log_q), 0) * jnp.where(there, values, 0))
-
-
-def _gauss_hermite(q: Gaussian | FullGaussian, n: int) -> tuple[Array, Array]:
-    """Latents [n^d, d] and weights [n^d] with Σ weight_s f(t_s) ≈ E_q f(t)."""
-    d = q.mean.shape[-1]
-    if _validate.count("n", n, 2) ** d > 2**20:
-        raise ValueError(
-            f"n must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
-            f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"
-        )
-    node, weight = np.polynomial.hermite_e.hermegauss(n)
-    weight = weight / weight.sum()
-    standard = np.stack(np.meshgrid(*[node] * d, indexing="ij"), axis=-1).reshape(-1, d)
-    product = np.prod(np.meshgrid(*[weight] * d, indexing="ij"), axis=0).reshape(-1)
-    L = q.L if isinstance(q, FullGaussian) else jnp.diag(q.s)
-    return q.mean[None] + jnp.asarray(standard, L.dtype) @ L.T, jnp.asarray(product, L.dtype)

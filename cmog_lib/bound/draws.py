@@ -1,0 +1,112 @@
+"""Bounds on log p(x|w) by draws from q, in any latent dimension: L(w, q), and the importance-weighted ones above it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.model import log_p_xt
+from cmog_lib.posteriors import FullGaussian, Gaussian
+
+BLOCK = 256  # draws that are decoded at a time: their pictures fit into a processor's cache
+
+
+def lower_bound(
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]
+) -> Float[Array, ""]:
+    """L(w,q) ≈ 1/M Σ_s [log p(x,t_s|w) − log q(t_s)], t_s ~ q: the bound by draws, in nats; any latent dimension.
+
+    w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: how many draws. Its expectation is L(w,q); where q is
+    the true posterior every draw is log p(x|w), without noise.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
+    """
+    w = _validate.decoder(w)
+    x, _ = _validate.array("x", x, (w.data_dim,)), _validate.array("q.mean", q.mean, (w.latent_dim,))
+    return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
+
+
+def log_weights(
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
+) -> Float[Array, "*batch M"]:
+    """log p(x,t_s|w)/q(t_s), t_s ~ q(t), s = 1 … M: the logarithms of the importance weights, in nats.
+
+    w: decoder. q: a Gaussian over t [d], or one for each datum. x: [D], one datum, or [N, D]. M: draws for each datum.
+    Their mean is L(w,q), the logarithm of the mean weight `importance`; where q is the true posterior all are
+    log p(x|w). With the same key, the first of many are those of few: one call serves every M below.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one.
+    """
+    w, q, X, M, keys = _checked(w, q, x, M, key)
+    return _log_weights(w, q, X, M, keys).reshape(*jnp.shape(x)[:-1], M)
+
+
+def importance(
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
+) -> Float[Array, "*batch"]:
+    """log 1/M Σ_s p(x,t_s|w)/q(t_s), t_s ~ q(t): the importance-weighted bound, in nats; for M = 1 in the mean L(w,q).
+
+    Arguments and errors as in `log_weights`. In expectation it never falls with M, never exceeds log p(x|w) and ends
+    there. Memory does not grow with N M: 256 draws of one datum are decoded at a time.
+    Warns (RuntimeWarning) where for half of the data one draw of a hundred or more outweighs all others: q is not
+    where p(t|x,w) is, or too wide. (A mode that no draw saw goes unseen.)
+    Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
+    """
+    w, q, X, M, keys = _checked(w, q, x, M, key)
+    values, effective = _importance(w, q, X, M, keys)
+    if not isinstance(effective, jax.core.Tracer) and M >= 100 and float(jnp.median(effective)) < 2:
+        warnings.warn(
+            f"for half of the data fewer than two of the M={M} draws carry the weight (median"
+            f" {float(jnp.median(effective)):.2g}): q is not where p(t|x,w) is, or too wide, and log p(x|w) may be far"
+            " above. Take a better q, or many more draws",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return values.reshape(jnp.shape(x)[:-1])
+
+
+@eqx.filter_jit
+def _log_weights(w: Any, q: Any, X: Array, M: int, keys: Array) -> Float[Array, "N M"]:
+    return jax.lax.map(lambda one: _of_one(w, one, M), (q, X, keys))
+
+
+@eqx.filter_jit
+def _importance(w: Any, q: Any, X: Array, M: int, keys: Array) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    """The bound, and (Σ weight)² / Σ weight², the number of draws that carry it."""
+
+    def one(datum: Any) -> tuple[Array, Array]:
+        log_weight = _of_one(w, datum, M)
+        log_sum = jax.nn.logsumexp(log_weight)
+        return log_sum - np.log(M), jnp.exp(2 * log_sum - jax.nn.logsumexp(2 * log_weight))
+
+    return jax.lax.map(one, (q, X, keys))
+
+
+def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"]:
+    q, x, key = datum
+
+    def block(b: Array) -> Array:
+        T = q.sample(BLOCK, key=jax.random.fold_in(key, b))
+        return jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(T)
+
+    # Whole blocks always, so that the first draws are the same for every M.
+    return jax.lax.map(block, jnp.arange(-(-M // BLOCK))).reshape(-1)[:M]
+
+
+def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, int, Array]:
+    """The decoder as a module, one q, one row of X and one key for each datum."""
+    w, M, key = as_module(_validate.decoder(w)), _validate.count("M", M), _validate.key(key)
+    if not isinstance(q, (Gaussian, FullGaussian)):
+        raise ValueError(f"q must be a Gaussian or a FullGaussian, from which to draw, got {type(q).__name__}")
+    batch = ("N",) if jnp.ndim(x) == 2 else ()
+    x = _validate.array("x", x, (*batch, w.data_dim))
+    _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
+    if not batch:
+        q, x = jax.tree.map(lambda part: part[None], (q, x))
+    return w, q, x, M, jax.random.split(key, len(x))

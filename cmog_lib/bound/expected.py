@@ -1,0 +1,55 @@
+"""E_q log p(x,t|w), the part of the bound that w is in: closed form where there is one, else nodes laid where q is."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cmog_lib import _validate
+from cmog_lib.decoders import Decoder, Linear
+from cmog_lib.model import LOG_2PI, log_p_xt
+from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
+
+
+def expected_log_joint(
+    w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], *, n: int = 32
+) -> Float[Array, ""]:
+    """E_q log p(x,t|w) = ∫ q(t) log p(x,t|w) dt, in nats. With a Gaussian's entropy, L(w,q) = this + entropy(q).
+
+    w: decoder. q: a posterior of one datum. x: [D], that datum.
+    For a Gaussian q and a Linear decoder it is closed form, log p(x,m|w) − ½ tr[(I + WᵀΣ₀⁻¹W) C] with C the covariance
+    of q; for a Weighted q a sum over its points; else Gauss–Hermite with n nodes a dimension, laid out where q is.
+    Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 13 and 16.
+    """
+    w = _validate.decoder(w)
+    x = _validate.array("x", x, (w.data_dim,))
+    if not isinstance(q, (Gaussian, FullGaussian, Weighted)):
+        raise ValueError(f"q must be a Gaussian, a FullGaussian or a Weighted, got {type(q).__name__}")
+    m = _validate.array("q.mean", q.mean, (w.latent_dim,))
+    if isinstance(q, Weighted):
+        return q.expect(lambda t: log_p_xt(w, x, t))
+    if not isinstance(w, Linear):
+        t, weight = _gauss_hermite(q, n)
+        return weight @ jax.vmap(lambda t: log_p_xt(w, x, t))(t)
+    scaled = w.W / w.sigma[:, None]
+    at_mean = jnp.sum(((x - w.W @ m - w.b) / w.sigma) ** 2 + 2 * jnp.log(w.sigma) + LOG_2PI) + jnp.sum(m**2 + LOG_2PI)
+    spread = jnp.trace(q.covariance) + jnp.trace(scaled @ q.covariance @ scaled.T)
+    return -0.5 * (at_mean + spread)
+
+
+def _gauss_hermite(q: Gaussian | FullGaussian, n: int) -> tuple[Array, Array]:
+    """Latents [n^d, d] and weights [n^d] with Σ weight_s f(t_s) ≈ E_q f(t)."""
+    d = q.mean.shape[-1]
+    if _validate.count("n", n, 2) ** d > 2**20:
+        raise ValueError(
+            f"n must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
+            f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"
+        )
+    node, weight = np.polynomial.hermite_e.hermegauss(n)
+    weight = weight / weight.sum()
+    standard = np.stack(np.meshgrid(*[node] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    product = np.prod(np.meshgrid(*[weight] * d, indexing="ij"), axis=0).reshape(-1)
+    L = q.L if isinstance(q, FullGaussian) else jnp.diag(q.s)
+    return q.mean[None] + jnp.asarray(standard, L.dtype) @ L.T, jnp.asarray(product, L.dtype)
