@@ -43,28 +43,44 @@ class Chains(eqx.Module):
 
     @property
     def effective_sample_size(self) -> Float[np.ndarray, "N d"]:
-        """How many independent draws would tell the mean of t_j as well, at most CM log₁₀ CM.
-
-        Draws that turn round the mean tell it better than independent ones; how much better, an estimate from few draws
-        cannot say, hence the cap. Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
-        """
-        from numpyro.diagnostics import effective_sample_size
-
-        estimate, draws = effective_sample_size(np.asarray(self.t, np.float64)), self.t.shape[0] * self.t.shape[1]
-        most = draws * max(np.log10(draws), 1)
-        return np.where((estimate > 0) & (estimate < most), estimate, most)
+        """How many independent draws would tell the mean of t_j as well; see the function of this name."""
+        return effective_sample_size(self.t)
 
     @property
     def r_hat(self) -> Float[np.ndarray, "N d"]:
-        """Split R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong."""
-        from numpyro.diagnostics import split_gelman_rubin
-
-        return split_gelman_rubin(np.asarray(self.t, np.float64))
+        """Split R̂ of t_j; see the function of this name."""
+        return r_hat(self.t)
 
     def posterior(self, i: int) -> Weighted:
         """q_i: the draws of datum i, all with the same weight. Raises ValueError when there is no such datum."""
         t = self.t[:, :, _validate.count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
+
+
+def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
+    """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
+
+    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM log₁₀ CM: draws that turn round the mean
+    tell it better than independent ones; how much better, an estimate from few draws cannot say.
+    Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
+    """
+    from numpyro.diagnostics import effective_sample_size as estimated
+
+    estimate, draws = estimated(np.asarray(t, np.float64)), t.shape[0] * t.shape[1]
+    most = draws * max(np.log10(draws), 1)
+    return np.where((estimate > 0) & (estimate < most), estimate, most)
+
+
+def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
+    """R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong.
+
+    t: [C, M, …], M draws of C chains, of any number of quantities; NaN for chains that stand still.
+    Source: NumPyro; Gelman et al., "Bayesian Data Analysis" (2013), §11.4.
+    """
+    from numpyro.diagnostics import split_gelman_rubin
+
+    with np.errstate(invalid="ignore"):
+        return split_gelman_rubin(np.asarray(t, np.float64))
 
 
 def report(found: Chains) -> Chains:

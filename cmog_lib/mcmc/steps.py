@@ -23,9 +23,10 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What became of one step: the new state, the probability with which it was accepted, whether it diverged."""
+    """What became of one step: the new state, the t' that was tried, the probability to take it, whether it diverged."""
 
     state: State
+    tried: Float[Array, "*batch d"]
     acceptance: Float[Array, "*batch"]
     divergent: Bool[Array, "*batch"]
 
@@ -49,7 +50,9 @@ def metropolis_step(
     proposal = state.t + step * scale @ epsilon
     new = State(proposal, log_p_xt(w, x, proposal), state.gradient)  # Metropolis has no use for the gradient
     kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
-    return Move(kept, acceptance, jnp.zeros_like(acceptance, bool))  # a proposal may be bad, but it cannot diverge
+    return Move(
+        kept, proposal, acceptance, jnp.zeros_like(acceptance, bool)
+    )  # a proposal may be bad, but it cannot diverge
 
 
 def hmc_step(
@@ -70,17 +73,35 @@ def hmc_step(
     """
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
+    new, p, _ = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
+    gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
+    kept, acceptance = _accept(state, new, gained, key_accept)
+    return Move(kept, new.t, acceptance, ~(gained > -DIVERGENT))
 
-    def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], None]:
+
+def leapfrog(
+    w: Decoder,
+    x: Float[Array, "D"],
+    state: State,
+    momentum: Float[Array, "d"],
+    *,
+    step: Any,
+    scale: Float[Array, "d d"],
+    leapfrogs: int,
+) -> tuple[State, Float[Array, "d"], Float[Array, "leapfrogs d"]]:
+    """p ← p + ½ step·Lᵀ∇log p(x,t|w), t ← t + step·L p, p ← p + ½ step·Lᵀ∇log p(x,t|w), so many times.
+
+    Returns the last state and momentum, and every t on the way. Arguments as in `hmc_step`. Source: Neal 2011, §2.3.
+    """
+
+    def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:
         here, p = carry
         p = p + 0.5 * step * scale.T @ here.gradient
         there = state_at(w, x, here.t + step * scale @ p)
-        return (there, p + 0.5 * step * scale.T @ there.gradient), None
+        return (there, p + 0.5 * step * scale.T @ there.gradient), there.t
 
-    (new, p), _ = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
-    gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
-    kept, acceptance = _accept(state, new, gained, key_accept)
-    return Move(kept, acceptance, ~(gained > -DIVERGENT))
+    (new, p), path = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
+    return new, p, path
 
 
 def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:
