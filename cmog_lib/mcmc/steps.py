@@ -23,7 +23,7 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What became of one step: the new state, the t' that was tried, the probability to take it, whether it diverged."""
+    """What became of one step: the new state, the t' tried, the probability to take it, whether it diverged."""
 
     state: State
     tried: Float[Array, "*batch d"]
