@@ -3,7 +3,20 @@
 The rooms are at hand after `import cmog_lib`, all but `cmog_lib.classroom`, which needs a notebook and matplotlib.
 """
 
-from cmog_lib import bound, datasets, decoders, em, likelihood, mcmc, model, optimise, posteriors, ppca, quadrature
+from cmog_lib import (
+    bound,
+    datasets,
+    decoders,
+    em,
+    likelihood,
+    mcmc,
+    model,
+    optimise,
+    posteriors,
+    ppca,
+    quadrature,
+    variational,
+)
 
 __all__ = [
     "bound",
@@ -17,4 +30,5 @@ __all__ = [
     "posteriors",
     "ppca",
     "quadrature",
+    "variational",
 ]

@@ -10,7 +10,7 @@ import sys
 HEAVY = ["matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "sklearn", "scipy.optimize", "optax", "numpyro"]
 HEAVY += ["pooch", "requests", "tqdm", "cmog_lib.classroom"]
 ROOMS = ["bound", "datasets", "decoders", "em", "likelihood", "mcmc"]
-ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature"]
+ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature", "variational"]
 
 
 def fresh(code: str) -> list[str]:
