@@ -61,14 +61,17 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
     """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
 
     t: [C, M, …], M draws of C chains, of any number of quantities. At most CM log₁₀ CM: draws that turn round the mean
-    tell it better than independent ones; how much better, an estimate from few draws cannot say.
-    Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
+    tell it better than independent ones; how much better, an estimate from few draws cannot say. 0 where nothing
+    moved. Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 
-    estimate, draws = estimated(np.asarray(t, np.float64)), t.shape[0] * t.shape[1]
+    with np.errstate(invalid="ignore"):
+        estimate = estimated(np.asarray(t, np.float64))
+    draws = t.shape[0] * t.shape[1]
     most = draws * max(np.log10(draws), 1)
-    return np.where((estimate > 0) & (estimate < most), estimate, most)
+    # An estimate below zero is that of draws which turn round the mean; one that is no number, of a chain that stands.
+    return np.where(np.isnan(estimate), 0, np.where((estimate > 0) & (estimate < most), estimate, most))
 
 
 def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
-from cmog_lib.mcmc.scale import laplace, scale_at
+from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -53,12 +54,14 @@ def mc_em_step(
     away. max_steps: of the M-step. Returns the new decoder and the chains.
     Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
     """
+    start: Any
     key_mode, key_chains = jax.random.split(_validate.key(key))
     if chains is None:
-        start: Any = laplace(w, X, key=key_mode)
+        start, spent = laplace(w, X, key=key_mode), evaluations_of_laplace(len(X))
     else:  # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now
-        start = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(as_module(w), chains.last[0]))
+        start, spent = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(as_module(w), chains.last[0])), len(X)
     chains = hmc(w, X, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
+    chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
 

@@ -23,10 +23,11 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What became of one step: the new state, the t' tried, the probability to take it, whether it diverged."""
+    """What became of one step: the new state, every t on the way to the one that was tried, the probability with which
+    that is taken, and whether the way there flew off."""
 
     state: State
-    tried: Float[Array, "*batch d"]
+    path: Float[Array, "*batch leapfrogs d"]
     acceptance: Float[Array, "*batch"]
     divergent: Bool[Array, "*batch"]
 
@@ -73,10 +74,10 @@ def hmc_step(
     """
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
-    new, p, _ = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
+    new, p, path = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
     gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
     kept, acceptance = _accept(state, new, gained, key_accept)
-    return Move(kept, new.t, acceptance, ~(gained > -DIVERGENT))
+    return Move(kept, path, acceptance, ~(gained > -DIVERGENT))
 
 
 def leapfrog(
