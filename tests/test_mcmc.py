@@ -112,6 +112,17 @@ def test_a_step_that_is_rejected_stays_where_it_was(dtype):
     for move in (far, wild):
         assert eqx.tree_equal(move.state, state) and move.acceptance == 0
     assert wild.divergent and not far.divergent, "a trajectory can fly off, a proposal is only bad"
+    assert far.path.shape == (1, 2) and wild.path.shape == (3, 2), "every place that the decoder was asked for"
+
+
+def test_a_step_that_is_accepted_ends_where_its_path_ends(dtype):
+    w = linear(dtype)
+    x = data_of(w, 1)[0]
+    state = mcmc.state_at(w, x, jnp.zeros(2, dtype))
+    near = mcmc.metropolis_step(w, x, state, step=1e-3, scale=jnp.eye(2, dtype=dtype), key=KEY)
+    rolled = mcmc.hmc_step(w, x, state, step=1e-2, scale=jnp.eye(2, dtype=dtype), leapfrogs=3, key=KEY)
+    for move in (near, rolled):
+        assert (move.state.t == move.path[-1]).all() and (move.state.t != state.t).any() and move.acceptance > 0.9
 
 
 # All chains.

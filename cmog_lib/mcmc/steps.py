@@ -51,9 +51,8 @@ def metropolis_step(
     proposal = state.t + step * scale @ epsilon
     new = State(proposal, log_p_xt(w, x, proposal), state.gradient)  # Metropolis has no use for the gradient
     kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
-    return Move(
-        kept, proposal, acceptance, jnp.zeros_like(acceptance, bool)
-    )  # a proposal may be bad, but it cannot diverge
+    # A proposal may be bad, but it cannot diverge.
+    return Move(kept, proposal[None], acceptance, jnp.zeros_like(acceptance, bool))
 
 
 def hmc_step(
