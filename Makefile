@@ -7,9 +7,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 # Written last: a setup that was interrupted leaves none, and starts again from nothing.
 STAMP := $(VENV)/.complete
+BENCH := .venv-bench
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help setup lab test lint format pins clean
+.PHONY: help setup lab test bench lint format pins clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,6 +61,16 @@ ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 && $(RUN) pyte
 test: $(STAMP) ## run every test, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 
+# The peers may ask for what the lectures have no use for: they get an environment of their own, at the same versions.
+bench: $(BENCH)/.complete ## measure the library beside its peers, all rows or those of ARGS
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+$(BENCH)/.complete: benchmarks/requirements.txt requirements.txt $(STAMP)
+	@echo "bench: building $(BENCH): 0.7 GB on disk, a minute or two, once"
+	@$(RUN) venv --clear $(BENCH)
+	@$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --only-binary=:all: -r benchmarks/requirements.txt
+	@touch $@
+
 lint: $(STAMP) ## what CI asks of the text: ruff, mypy, notebooks without outputs
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
@@ -86,5 +97,5 @@ pins: $(STAMP) ## resolve pyproject.toml's ranges into requirements.txt again
 	echo "pins: requirements.txt is written; make test holds it to pyproject.toml"
 
 clean: ## remove .venv and the tools' caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	@find cmog_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

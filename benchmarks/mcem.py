@@ -1,0 +1,139 @@
+"""Monte Carlo EM by Kingma and Welling's schedule: ten leapfrogs, a draw for each datum, five updates of w, and again.
+
+N = 1000 images of MNIST (or digits), d = 3, an MLP decoder 3-200-200-D with one σ, in float32; the chains go on from
+iteration to iteration. Both contenders do STEPS iterations of that, from the same w. The peer is built as one would:
+BlackJAX's HMC vmapped over the data, its step pulled towards an acceptance of 0.9, Adam from optax, an iteration as one
+compiled function. Ours is `mcmc.hmc` and `optimise.ascend`,
+an iteration a few compiled functions; Adam begins anew in each of its M-steps.
+
+Accuracy: log p(X|w) of the last w on the training data, by importance sampling around the modes, the same for both; a
+ratio is given where ours is no worse than the peer's by more than SLACK nats per datum.
+Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix D and E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.hmc import images
+from cmog_lib import bound, decoders, mcmc, model
+from cmog_lib.mcmc.scale import scale_at
+from cmog_lib.optimise import ascend
+
+TITLE, UNIT, OURS = "Monte Carlo EM: 1000 images, d = 3", "iterations", "cmog_lib"
+N, D_LATENT, WIDTH = 1000, 3, 200
+STEPS, LEAPFROGS, UPDATES = 100, 10, 5
+RATE = 1e-3  # Adam's
+SLACK = 0.5  # nats per datum
+DRAWS = 1000  # of importance sampling
+
+
+class Problem(NamedTuple):
+    """w: the decoder that EM begins with. X: [N, D]."""
+
+    w: Any
+    X: Any
+
+
+class Ended(NamedTuple):
+    """What a contender gives: the last decoder, and the data, which the judge needs too."""
+
+    w: Any
+    X: Any
+
+
+def prepare(folder: Path) -> None:
+    """Keeps the images, so that all have the same."""
+    np.savez(folder / "problem.npz", X=images()[:N])
+
+
+def load(folder: Path) -> Problem:
+    """The same in every process."""
+    X = jnp.asarray(np.load(folder / "problem.npz")["X"])
+    w = decoders.MLP(D_LATENT, X.shape[1], width=WIDTH, depth=2, constant_sigma=True, key=jax.random.key(0))
+    return Problem(decoders.start_at(w, X), X)
+
+
+def ours(problem: Problem) -> Callable[[int], Ended]:
+    """Chains from the modes, kept, in units of today's posteriors; Adam."""
+
+    def answer(seed: int) -> Ended:
+        w, X = problem
+        key_mode, *keys = jax.random.split(jax.random.key(seed), STEPS + 1)
+        start: Any = mcmc.laplace(w, X, key=key_mode)
+        for i, key in enumerate(keys):
+            chains = mcmc.hmc(
+                w, X, start, M=1, chains=1, warm_up=0 if i else 20, target=0.9, leapfrogs=LEAPFROGS, key=key
+            )
+            data = X, chains.t[0, 0]
+            w = ascend(mean_log_p, w, data, steps=UPDATES, chunk=UPDATES, learning_rate=RATE, key=key, progress=False).w
+            start = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(w, chains.last[0]))
+        return Ended(w, X)
+
+    return answer
+
+
+def mean_log_p(w: Any, data: Any, key: Any) -> Any:
+    """1/N Σ_i log p(x_i|t_i,w), the part of log p(X,T|w) that w is in."""
+    return jax.vmap(model.log_p_x_given_t, in_axes=(None, 0, 0))(w, *data).mean()
+
+
+def peer(problem: Problem) -> Callable[[int], Ended]:
+    """BlackJAX's HMC and optax's Adam."""
+    import blackjax
+    import optax
+
+    optimiser = optax.adam(RATE)
+
+    @eqx.filter_jit
+    def iteration(w: Any, state: Any, T: Any, log_step: Any, X: Any, key: Any) -> Any:
+        def move(x: Any, t: Any, log_step: Any, key: Any) -> Any:
+            kernel = blackjax.hmc(lambda t: model.log_p_xt(w, x, t), jnp.exp(log_step), jnp.ones(D_LATENT), LEAPFROGS)
+            moved, info = kernel.step(key, kernel.init(t))
+            return moved.position, log_step + 0.1 * (info.acceptance_rate - 0.9)
+
+        def update(carry: Any, _: None) -> Any:
+            parameters, state = carry
+            gradient = jax.grad(lambda w: mean_log_p(eqx.combine(w, rest), (X, T), key))(parameters)
+            updates, state = optimiser.update(jax.tree.map(jnp.negative, gradient), state)
+            return (optax.apply_updates(parameters, updates), state), None
+
+        T, log_step = jax.vmap(move)(X, T, log_step, jax.random.split(key, len(X)))
+        parameters, rest = eqx.partition(w, eqx.is_inexact_array)
+        (parameters, state), _ = jax.lax.scan(update, (parameters, state), length=UPDATES)
+        return eqx.combine(parameters, rest), state, T, log_step
+
+    def answer(seed: int) -> Ended:
+        w, X = problem
+        key_start, *keys = jax.random.split(jax.random.key(seed), STEPS + 1)
+        T, log_step = jax.random.normal(key_start, (len(X), D_LATENT)), jnp.full(len(X), jnp.log(0.05))
+        state = optimiser.init(eqx.filter(w, eqx.is_inexact_array))
+        for key in keys:
+            w, state, T, log_step = iteration(w, state, T, log_step, X, key)
+        return Ended(w, X)
+
+    return answer
+
+
+CONTENDERS = {OURS: ours, "BlackJAX and optax": peer}
+
+
+def judged(ended: Ended) -> dict[str, Any]:
+    """The iterations done, and 1/N log p(X|w) where they ended, in nats."""
+    key_mode, key = jax.random.split(jax.random.key(0))
+    q = mcmc.laplace(ended.w, ended.X, key=key_mode)
+    log_p_x = bound.importance(ended.w, q, ended.X, DRAWS, key=key)
+    return {"value": STEPS, "log_p_x": float(log_p_x.mean())}
+
+
+def accuracy(answers: dict[str, dict[str, Any]]) -> dict[str, tuple[str, bool]]:
+    """1/N log p(X|w), and whether ours is as good."""
+    ours = answers[OURS]["log_p_x"]
+    return {name: (f"{a['log_p_x']:.1f} nats", ours > a["log_p_x"] - SLACK) for name, a in answers.items()}
