@@ -3,7 +3,7 @@
 Everyone samples the same posteriors: images of MNIST (digits where there is none), and an MLP decoder 10-200-200-D with
 one σ, trained once by the bound L(w, q) with an encoder and kept in a file. Everyone begins at draws from that encoder,
 makes M draws of C chains for each image in float32, and pays for the warm-up. The peers learn their step sizes and
-inverse masses in it, by their own diagonal windows. BlackJAX's HMC leaves the number of leapfrogs open: of 2, 3, 4 and 8
+inverse masses in it, by their own diagonal windows. BlackJAX's HMC leaves the number of leapfrogs open: of 2, 3, 4, 8
 the best, 3, after tries of 200 to 500 steps of warm-up; the NUTS have 200 steps, a fifth of their default, untuned.
 Ours was given the best of a few targets for the acceptance.
 
