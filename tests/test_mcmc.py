@@ -222,9 +222,9 @@ def test_the_effective_sample_size_is_that_of_an_autoregression_and_nothing_for_
 def test_draws_serve_as_a_posterior():
     w = linear(jnp.float32)
     X = data_of(w, 4)
-    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=50, key=KEY)
+    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=40, key=KEY)
     q = chains.posterior(2)
-    assert q.t.shape == (200, 2)
+    assert q.t.shape == (160, 2)
     np.testing.assert_allclose(q.mean, chains.mean[2], atol=1e-5)
     with pytest.raises(ValueError, match="i must be"):
         chains.posterior(4)
@@ -233,8 +233,8 @@ def test_draws_serve_as_a_posterior():
 def test_every_latent_that_was_decoded_is_counted():
     w = linear(jnp.float32)
     X = data_of(w, 4)
-    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=50, warm_up=30, chains=3, leapfrogs=5, key=KEY)
-    assert chains.evaluations == 3 * 4 * (1 + 5 * 80)
+    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=40, warm_up=30, chains=3, leapfrogs=5, key=KEY)
+    assert chains.evaluations == 3 * 4 * (1 + 5 * 70)
 
 
 # The referee.

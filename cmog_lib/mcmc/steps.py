@@ -89,7 +89,7 @@ def leapfrog(
     scale: Float[Array, "d d"],
     leapfrogs: int,
 ) -> tuple[State, Float[Array, "d"], Float[Array, "leapfrogs d"]]:
-    """p ← p + ½ step·Lᵀ∇log p(x,t|w), t ← t + step·L p, p ← p + ½ step·Lᵀ∇log p(x,t|w), so many times.
+    """p' = p + ½ step·Lᵀ∇log p(x,t|w), t' = t + step·L p', p'' = p' + ½ step·Lᵀ∇log p(x,t'|w), so many times.
 
     Returns the last state and momentum, and every t on the way. Arguments as in `hmc_step`. Source: Neal 2011, §2.3.
     """

@@ -52,33 +52,21 @@ def sweep(
     over_data = jax.vmap(one)
     over_chains = jax.vmap(over_data, in_axes=(None, 0, None, 0, 0))
 
-    def move(states: State, step: Array, key: Array) -> Move:
-        return over_chains(X, states, scale, step, jax.random.split(key, (C, N)))
+    # One loop for both phases: the step of a chain, by far the most to compile, is then compiled once.
+    def move(carry: tuple[State, Adaptation], now: tuple[Array, Array]) -> tuple[tuple[State, Adaptation], Any]:
+        (states, adaptation), (key, adapting) = carry, now
+        step = jnp.exp(jnp.where(adapting, adaptation.log_step, adaptation.average))
+        moved = over_chains(X, states, scale, step, jax.random.split(key, (C, N)))
+        adapted = _adapted(adaptation, moved.acceptance, target)
+        adaptation = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), adapted, adaptation)
+        return (moved.state, adaptation), (moved.state.t, moved.acceptance, moved.divergent)
 
-    def warm(carry: tuple[State, Adaptation], key: Array) -> tuple[tuple[State, Adaptation], None]:
-        states, adaptation = carry
-        moved = move(states, jnp.exp(adaptation.log_step), key)
-        return (moved.state, _adapted(adaptation, moved.acceptance, target)), None
-
-    def draw(states: State, key: Array) -> tuple[State, Move]:
-        moved = move(states, step, key)
-        return moved.state, moved
-
-    key_warm, key_draw = jax.random.split(key)
-    if adapt:
-        zero = jnp.zeros_like(step)
-        begin = Adaptation(jnp.log(step), jnp.log(step), zero, zero, jnp.log(10 * step))
-        (states, adaptation), _ = jax.lax.scan(warm, (states, begin), jax.random.split(key_warm, warm_up))
-        step = jnp.exp(adaptation.average)
-    elif warm_up:
-        states, _ = jax.lax.scan(draw, states, jax.random.split(key_warm, warm_up))
-    _, moves = jax.lax.scan(draw, states, jax.random.split(key_draw, M))
-    return (
-        jnp.moveaxis(moves.state.t, 0, 1),
-        moves.acceptance.mean(axis=0),
-        moves.divergent.sum(axis=0),
-        step,
-    )
+    zero = jnp.zeros_like(step)
+    begin = Adaptation(jnp.log(step), jnp.log(step), zero, zero, jnp.log(10 * step))
+    adapting = (jnp.arange(warm_up + M) < warm_up) & adapt
+    (_, end), made = jax.lax.scan(move, (states, begin), (jax.random.split(key, warm_up + M), adapting))
+    t, acceptance, divergent = jax.tree.map(lambda a: a[warm_up:], made)
+    return jnp.moveaxis(t, 0, 1), acceptance.mean(axis=0), divergent.sum(axis=0), jnp.exp(end.average)
 
 
 def _adapted(a: Adaptation, acceptance: Array, target: Array) -> Adaptation:
