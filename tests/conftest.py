@@ -27,6 +27,7 @@ class ByFileOrLecture(LoadScopeScheduling):
         return test.partition("[")[2] if file.endswith("test_notebooks.py") else file
 
 
+@pytest.hookimpl(optionalhook=True)  # the tests run without xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     return ByFileOrLecture(config, log)
 
