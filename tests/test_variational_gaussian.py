@@ -216,3 +216,19 @@ def test_what_the_loop_cannot_do_is_refused_by_name(entry_errors, name):
     if name != "steps":
         with pytest.raises(ValueError, match=f"{name} must be"):
             variational.em_step(w, X, **{k: v for k, v in options.items() if k not in ("steps", "progress")})
+
+
+def test_a_second_fit_of_the_same_shapes_compiles_nothing(dtype):
+    w, X = network(dtype), data_of(network(dtype), 3)
+    turned_round = X[::-1]
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        variational.fit_q(w, X, steps=3, **QUIET)
+        first = len(compiled)
+        variational.fit_q(w, turned_round, steps=3, **QUIET)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert first > 0 and len(compiled) == first

@@ -78,7 +78,7 @@ def fit_q(
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)
     K, N = q.m.shape[:2]
     evaluations += len(trace) * M * K * N + draws * K * N
-    values = jax.lax.map(lambda q: log_weights(w, q, X, draws, key=key_bound), q)
+    values = _log_weights(w, q, X, draws, key_bound)
     bounds, best = values.mean(axis=2), jnp.argmax(values.mean(axis=2), axis=0)
     error = values.std(axis=2)[best, jnp.arange(N)] / np.sqrt(draws)
     chosen = jax.tree.map(lambda part: part[best, jnp.arange(N)], q)
@@ -143,6 +143,11 @@ def _mean_bound(move: _Move, problem: _Problem, key: Key[Array, ""]) -> Float[Ar
 
 def _log_ratio(w: Any, x: Array, q: Any, t: Array) -> Array:
     return log_p_xt(w, x, t) - q.log_q(t)
+
+
+@eqx.filter_jit
+def _log_weights(w: Any, q: Any, X: Array, draws: int, key: Array) -> Float[Array, "K N M"]:
+    return jax.lax.map(lambda q: log_weights(w, q, X, draws, key=key), q)
 
 
 @eqx.filter_jit
