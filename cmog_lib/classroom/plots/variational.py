@@ -1,0 +1,132 @@
+"""Pictures of the best q of a family over the true posterior, of what it loses in nats, and of two gradients' noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+
+from cmog_lib.classroom import style
+
+Numbers = ArrayLike | Sequence[float]
+ONE_RING, TWO_RINGS = 1 - np.exp(-0.5), 1 - np.exp(-2.0)  # of a Gaussian in the plane: mass within one s, within two
+
+
+def mass_rings(ax: Axes, n: int, half_width: float, *, color: str = style.BOUND) -> Callable[[Numbers], None]:
+    """A q of any shape, given as weights [n²] on `quadrature.grid(2, n, half_width)`, as two lines of equal height.
+
+    Within the inner line are 39 % of its mass, within the dashed one 86 %: for a Gaussian, one s and two. The function
+    that comes back draws another q in its place.
+    """
+    centre = half_width * (2 * np.arange(n) + 1 - n) / n
+    drawn: list = []
+
+    def show(weight: Numbers) -> None:
+        for lines in drawn:
+            lines.remove()
+        height = np.asarray(weight).reshape(-1)
+        order = np.argsort(-height)
+        within = np.cumsum(height[order]) / height.sum()
+        inner, outer = (
+            height[order[min(np.searchsorted(within, share), n * n - 1)]] for share in (ONE_RING, TWO_RINGS)
+        )
+        table = height.reshape(n, n).T
+        # Two calls: the levels of one must rise, and those of a q on few nodes may coincide.
+        drawn[:] = [
+            ax.contour(centre, centre, table, levels=[level], colors=[color], linewidths=2.4, linestyles=[ls])
+            for level, ls in ((inner, "-"), (outer, "--"))
+        ]
+
+    return show
+
+
+def bars_of_nats(ax: Axes, names: Sequence[str], *, most: float) -> Callable[[Numbers, str | None], None]:
+    """A bar for each q: the nats that it loses. The function that comes back sets them, and marks the one shown.
+
+    The axis ends at `most`; a longer bar leaves the picture, its number stays.
+    """
+    bars = ax.barh(range(len(names)), np.zeros(len(names)), height=0.62, fc="white", ec=style.BOUND, lw=2)
+    texts = [ax.text(0, k, "", va="center") for k in range(len(names))]
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlim=(0, most), title="nats lost")
+    ax.invert_yaxis()
+    ax.grid(axis="x", alpha=0.25)
+
+    def set_to(nats: Numbers, shown: str | None = None) -> None:
+        for name, bar, text, value in zip(names, bars, texts, np.asarray(nats, float), strict=True):
+            bar.set(
+                width=max(value, 0), hatch="//" if name == shown else "", fc=style.BOUND if name == shown else "white"
+            )
+            text.set_text(f" {abs(value):.3f}")
+            text.set_x(min(max(value, 0), 0.78 * most))
+            text.set_fontweight("bold" if name == shown else "normal")
+            card = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"} if value > 0.78 * most else None
+            text.set_bbox(card)
+
+    return set_to
+
+
+def nats_lost(ax: Axes, kl: Numbers, least: float, *, floor: float = 1e-4) -> Callable[[Numbers, float, int], None]:
+    """KL(q‖p) after every update, falling to what the family cannot do without; up to the k-th by what comes back.
+
+    The axis is logarithmic: what is below `floor` is drawn there.
+    """
+    updates = np.arange(len(np.asarray(kl)))
+    (line,) = ax.plot([0], [1], color=style.BOUND, ls="-", marker="o", ms=6, label=r"$\log p(x|w) - \mathcal{L}(w,q)$")
+    rest = ax.axhline(max(least, floor), color=style.TRUTH, ls="--", lw=1.6, label="½ (Σ log $P_{jj}$ − log det $P$)")
+    ax.set(yscale="log", xlim=(-0.5, len(updates) - 0.5), xlabel="update", title="nats lost")
+    ax.legend(loc="upper right")
+    ax.grid(alpha=0.25)
+
+    def show(kl: Numbers, least: float, k: int) -> None:
+        line.set_data(updates[: k + 1], np.maximum(np.asarray(kl)[: k + 1], floor))
+        rest.set_ydata([max(least, floor)] * 2)
+
+    return show
+
+
+def clouds(ax: Axes, names: Mapping[str, str]) -> Callable[[Mapping[str, Numbers], Numbers], None]:
+    """Estimates of a gradient in the plane, a marker for each estimator, around the true one.
+
+    names: estimator ↦ marker. The function that comes back takes estimator ↦ [S, 2] and the truth [2]; the frame
+    follows the widest cloud.
+    """
+    colors = (style.POSTERIOR, style.MODEL)
+    drawn = {
+        name: ax.plot([], [], marker, ms=5, mfc="none", mec=color, label=name)[0]
+        for (name, marker), color in zip(names.items(), colors, strict=True)
+    }
+    (true,) = ax.plot([], [], "P", color=style.TRUTH, ms=14, mec="white", label="the truth", zorder=5)
+    ax.set(xlabel=r"$\partial\mathcal{L}/\partial m_1$", ylabel=r"$\partial\mathcal{L}/\partial m_2$")
+    ax.legend(loc="upper right", handlelength=1.2)
+    ax.locator_params(nbins=5)
+
+    def show(estimates: Mapping[str, Numbers], truth: Numbers) -> None:
+        at = np.asarray(truth, float)
+        reach = max(3 * float(np.asarray(rows).std(axis=0).max()) for rows in estimates.values())
+        for name, line in drawn.items():
+            line.set_data(*np.asarray(estimates[name]).T)
+        true.set_data(*at[:, None])
+        ax.set(xlim=(at[0] - reach, at[0] + reach), ylim=(at[1] - reach, at[1] + reach))
+
+    return show
+
+
+def noise(ax: Axes, s: Numbers, deviations: Mapping[str, Numbers]) -> Callable[[float], None]:
+    """Standard deviation of one draw's gradient against the width of q, a line an estimator; one width is marked."""
+    for (name, values), color, ls, marker in zip(
+        deviations.items(), (style.POSTERIOR, style.MODEL), ("--", "-"), "so", strict=True
+    ):
+        ax.plot(np.asarray(s), np.asarray(values), color=color, ls=ls, marker=marker, ms=6, label=name)
+    now = ax.axvline(1, color="black", lw=1.4, ls=":")
+    ax.set(xscale="log", yscale="log", xlabel="s, in units of the best one")
+    ax.minorticks_off()
+    ax.legend(loc="lower right")
+    ax.grid(alpha=0.25)
+
+    def mark(at: float) -> None:
+        now.set_xdata([at, at])
+
+    return mark
