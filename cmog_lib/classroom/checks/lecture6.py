@@ -1,0 +1,170 @@
+"""The exercises of lecture 6, each with its answer and the mistakes that it knows by name."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmog_lib.classroom.checks import Exercise
+from cmog_lib.model import LOG_2PI
+
+
+def _update_cases():
+    rng = np.random.default_rng(31)
+    log_q2 = jax.nn.log_softmax(jnp.asarray(rng.normal(size=(2, 5))), axis=1)
+    return [(jnp.asarray(rng.normal(size=(5, 5)) * 2 + level), log_q2[k]) for k, level in enumerate((-4.0, -30.0))]
+
+
+update = Exercise(
+    answer=lambda J, log_q2: jax.nn.log_softmax(J @ jnp.exp(log_q2)),
+    cases=_update_cases,
+    mistakes={
+        "This is the log of an average of densities, which with a flat q̃₂ is the marginal. The update averages logs.": (
+            lambda J, log_q2: jax.nn.log_softmax(jax.nn.logsumexp(J + log_q2[None], axis=1))
+        ),
+        "The wrong axis: rows are t₁, columns t₂, and it is t₂ that is averaged over.": (
+            lambda J, log_q2: jax.nn.log_softmax(J.T @ jnp.exp(log_q2))
+        ),
+        "Not normalised: the const of the formula is what makes exp of it sum to one.": (
+            lambda J, log_q2: J @ jnp.exp(log_q2)
+        ),
+        "log q̃₂ was taken for the weights: they are its exp.": lambda J, log_q2: jax.nn.log_softmax(J @ log_q2),
+        "A plain mean over t₂: each has its weight, q̃₂(t₂).": lambda J, log_q2: jax.nn.log_softmax(J.mean(axis=1)),
+        "Only the likeliest t₂ was looked at: an expectation, not a maximum.": (
+            lambda J, log_q2: jax.nn.log_softmax(J.max(axis=1))
+        ),
+        "A sign: this q̃₁ is high where log p(x,t|w) is low.": (
+            lambda J, log_q2: jax.nn.log_softmax(-J @ jnp.exp(log_q2))
+        ),
+        "These are the weights: their logarithm was asked for.": lambda J, log_q2: jax.nn.softmax(J @ jnp.exp(log_q2)),
+    },
+    praise="Right. Do this for t₁, then for t₂, and again: that is all of coordinate ascent.",
+)
+
+
+def _gap_cases():
+    rng = np.random.default_rng(32)
+    return [(jnp.asarray(rng.normal(size=shape)), sigma) for shape, sigma in (((4, 2), 0.6), ((6, 3), 1.7))]
+
+
+def _precision(W, sigma):
+    return jnp.eye(W.shape[1]) + W.T @ W / sigma**2
+
+
+def _half(A, weight=0.5):
+    return weight * (jnp.sum(jnp.log(jnp.diagonal(A))) - jnp.linalg.slogdet(A)[1])
+
+
+gap = Exercise(
+    answer=lambda W, sigma: _half(_precision(W, sigma)),
+    cases=_gap_cases,
+    mistakes={
+        "The factor ½ is missing.": lambda W, sigma: _half(_precision(W, sigma), 1.0),
+        "A sign: a KL is never negative.": lambda W, sigma: _half(_precision(W, sigma), -0.5),
+        "σ where σ² was meant: sigma is a standard deviation, Σ₀ = σ² I.": (
+            lambda W, sigma: _half(jnp.eye(W.shape[1]) + W.T @ W / sigma)
+        ),
+        "The prior's part is forgotten: P = I + WᵀW/σ².": lambda W, sigma: _half(W.T @ W / sigma**2),
+        "This is made of the covariance P⁻¹: it is KL(p‖q) for the q with p's own deviations. L(w, q) pays KL(q‖p).": (
+            lambda W, sigma: _half(jnp.linalg.inv(_precision(W, sigma)))
+        ),
+        "WWᵀ + σ² I is the covariance of x. P is the precision of t given x, d × d.": (
+            lambda W, sigma: _half(W @ W.T + sigma**2 * jnp.eye(len(W)))
+        ),
+        "Only one half of the difference: Σ log P_jj is missing, the entropy that q does have.": (
+            lambda W, sigma: -0.5 * jnp.linalg.slogdet(_precision(W, sigma))[1]
+        ),
+    },
+    praise="Right. No x in it: turning W costs every image the same.",
+)
+
+
+def _bound_cases():
+    rng = np.random.default_rng(33)
+    drawn = rng.normal(size=(6, 2))
+    # Second moments of one: then the entropy in closed form and its average over these draws are the same number.
+    noise = jnp.asarray(drawn / np.sqrt((drawn**2).mean(axis=0)))
+    return [
+        (jnp.array([0.4, -1.1]), jnp.array([0.3, 1.6]), noise, _log_joint),
+        (jnp.array([-0.2, 0.7]), jnp.array([0.8, 0.5]), noise, _log_joint),
+    ]
+
+
+def _log_joint(t):
+    return -0.5 * jnp.sum(jnp.array([3.0, 1.5]) * (t - 0.5) ** 2) - 0.2 * t[0] ** 2 * t[1] ** 2 + 4.0
+
+
+def _bound(spread=lambda s: s, sign=-1.0, log_scale=lambda s: jnp.log(s), average=jnp.mean, centre=1.0):
+    def lower_bound(m, s, noise, log_joint):
+        T = centre * m[None] + spread(s)[None] * noise
+        log_q = -0.5 * jnp.sum(noise**2 + 2 * log_scale(s)[None] + LOG_2PI, axis=1)
+        return average(jax.vmap(log_joint)(T) + sign * log_q)
+
+    return lower_bound
+
+
+lower_bound = Exercise(
+    answer=_bound(),
+    cases=_bound_cases,
+    mistakes={
+        "s² where s was meant: t = m + s ε, and s is a standard deviation.": _bound(spread=lambda s: s**2),
+        "log s² where log s was meant: then q has an entropy that is not its own.": _bound(
+            log_scale=lambda s: 2 * jnp.log(s)
+        ),
+        "A sign: log q(t) is taken away.": _bound(sign=1.0),
+        "log q(t) is forgotten: this is E_q log p(x, t|w), whose best q is a spike.": _bound(sign=0.0),
+        "The sum over the draws where the mean was meant.": _bound(average=jnp.sum),
+        "The log of a mean of weights: that is the importance-weighted bound. Here the mean is of logarithms.": _bound(
+            average=lambda a: jax.nn.logsumexp(a) - jnp.log(len(a))
+        ),
+        "The draws are from the prior, not from q: t = m + s ε.": _bound(spread=jnp.ones_like, centre=0.0),
+        "m is missing from the draws.": _bound(centre=0.0),
+        "The normaliser of q has a log s in it, and it is missing: a narrow q would cost nothing.": _bound(
+            log_scale=jnp.zeros_like
+        ),
+    },
+    praise="Right. ε carries the noise, so this is a smooth function of m and s: take its gradient.",
+)
+
+
+def _score_cases():
+    rng = np.random.default_rng(34)
+    return [
+        (jnp.asarray(rng.normal(size=M) * 3 + level), jnp.asarray(rng.normal(size=(M, 2))))
+        for M, level in ((5, 60.0), (8, -20.0))
+    ]
+
+
+def _scored(of_others):
+    def gradient(height, slope):
+        return jnp.mean((height - of_others(height))[:, None] * slope, axis=0)
+
+    return gradient
+
+
+def _others(height):
+    return (jnp.sum(height) - height) / (len(height) - 1)
+
+
+with_baseline = Exercise(
+    answer=_scored(_others),
+    cases=_score_cases,
+    mistakes={
+        "No baseline: right in the mean, and as noisy as the heights are high.": _scored(jnp.zeros_like),
+        "The baseline of a draw has that draw in it: every gradient comes out short by the factor (M − 1)/M.": _scored(
+            jnp.mean
+        ),
+        "The others are M − 1, not M.": _scored(lambda height: (jnp.sum(height) - height) / len(height)),
+        "A sign: the baseline is taken away from the height.": _scored(lambda height: -_others(height)),
+        "The sum over the draws where the mean was meant.": lambda height, slope: jnp.sum(
+            (height - _others(height))[:, None] * slope, axis=0
+        ),
+        "Divided by the heights' deviation: that changes how long the gradient is.": lambda height, slope: (
+            _scored(_others)(height, slope) / jnp.std(height)
+        ),
+        "The highest draw as the baseline depends on the draw itself: the mean is not ∇L any more.": _scored(jnp.max),
+        "The median has the draw itself in it: take the mean of the others.": _scored(jnp.median),
+    },
+    praise="Right. What is taken away has mean zero, since E_q ∇ log q = 0; what stays is far less noisy.",
+)
