@@ -60,6 +60,6 @@ def test_the_frame_of_the_clouds_follows_the_wider_one_around_the_truth():
 
 def test_the_noise_of_each_estimator_is_one_line_and_a_width_is_marked():
     _, (ax,) = style.figure()
-    pictures.noise(ax, [0.5, 1.0, 2.0], {"score function": [3.0, 2.0, 1.0], "reparameterised": [0.1, 0.2, 0.3]})(2)
+    pictures.noise(ax, [0.5, 1.0, 2.0], {"score function": [3.0, 2.0, 1.0], "reparameterised": [0.1, 0.2, 0.3]})(2.0)
     assert ax.lines[0].get_ydata() == pytest.approx([3.0, 2.0, 1.0])
     assert ax.lines[2].get_xdata() == pytest.approx([2, 2])
