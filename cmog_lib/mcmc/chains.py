@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from cmog_lib import _validate
 from cmog_lib.posteriors import Weighted
 
-FEW = 50  # draws below which nothing is said: Monte Carlo EM takes no more than that between two decoders
+FEW = 50  # draws below which R̂ says nothing yet: Monte Carlo EM takes no more than that between two decoders
 APART = 1.05  # R̂ from which chains are said to disagree
 
 
@@ -90,20 +90,22 @@ def report(found: Chains) -> Chains:
     """The chains, after a warning (RuntimeWarning) of the worst that can be seen in them, and what to do about it."""
     C, draws, *_ = found.t.shape
     flown = float(found.divergent.sum()) / (found.divergent.size * draws)
+    stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3)
+    # Of a few draws a chain may refuse all; that most chains do is no accident.
+    often = len(stuck) > (0 if draws >= FEW else found.acceptance.size // 2)
     if flown > 0.1:
         _warn(f"{flown:.0%} of the trajectories flew off (divergent): take a smaller step, or a higher target")
-    elif draws >= FEW:
-        stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3)
-        r_hat = found.r_hat.max(axis=1)  # a chain that stands still has none, and is in `stuck`
-        apart, worst = np.sum(r_hat > APART), int(np.argmax(np.nan_to_num(r_hat)))
-        if len(stuck):
-            c, i = stuck[0].tolist()
-            _warn(
-                f"{len(stuck)} of {found.acceptance.size} chains hardly ever moved, the first is chain {c} of X[{i}]"
-                f" (acceptance {float(found.acceptance[c, i]):.1g}, step {float(found.step[c, i]):.2g}): start nearer"
-                f" to the mass (laplace), take a smaller step or a longer warm_up"
-            )
-        elif apart and C > 1:
+    elif often:
+        c, i = stuck[0].tolist()
+        _warn(
+            f"{len(stuck)} of {found.acceptance.size} chains hardly ever moved, the first is chain {c} of X[{i}]"
+            f" (acceptance {float(found.acceptance[c, i]):.1g}, step {float(found.step[c, i]):.2g}): start nearer"
+            f" to the mass (laplace), take a smaller step or a longer warm_up"
+        )
+    elif draws >= FEW and C > 1:
+        r_hat = found.r_hat.max(axis=1)
+        apart, worst = np.sum(r_hat > APART), int(np.argmax(r_hat))
+        if apart:
             _warn(
                 f"the chains of {apart} of {len(r_hat)} data disagree: R̂ above {APART}, at most {r_hat[worst]:.3g}"
                 f" for X[{worst}]. Go on from these chains with a larger M, or look whether the posterior has"

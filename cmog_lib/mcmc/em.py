@@ -51,14 +51,17 @@ def mc_em_step(
 
     w: decoder, any latent dimension. X: [N, D], data. chains: the last step's, which go on from where they stand; None
     starts one chain for each datum at a mode. M: draws for each datum, after burn_in that adapt the step and are thrown
-    away. max_steps: of the M-step. Returns the new decoder and the chains.
+    away. max_steps: of the M-step. Returns the new decoder and the chains. (R̂ needs several chains, and longer ones:
+    here log p(X|w) is the check.)
     Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
     """
     start: Any
     key_mode, key_chains = jax.random.split(_validate.key(key))
     if chains is None:
         start, spent = laplace(w, X, key=key_mode), evaluations_of_laplace(len(X))
-    else:  # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now
+    else:
+        # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now. A scale
+        # that hangs on where the chain stands is exact only in the long run; within one E-step it stays as it is.
         start, spent = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(as_module(w), chains.last[0])), len(X)
     chains = hmc(w, X, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)

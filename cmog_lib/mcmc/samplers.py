@@ -56,8 +56,9 @@ def hmc(
     """T_s ~ p(T|X,w) by Hamiltonian steps of `leapfrogs` leapfrogs: short trajectories, each step jittered by a fifth.
 
     Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off. Slide 15.
-    In units of the posterior's own scale a step comes out near 0.8, so that two leapfrogs turn a quarter of a circle,
-    after which a Gaussian's next draw is independent of the last; four would turn it back.
+    In units of the posterior's own scale a step comes out near 0.8 at d = 10, and longer at small d: two leapfrogs
+    turn a quarter of a circle or a little more, after which a Gaussian's next draw has forgotten the last; twice as
+    many would only mirror it.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, _validate.count("leapfrogs", leapfrogs))
 

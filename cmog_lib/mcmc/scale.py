@@ -21,7 +21,7 @@ def laplace(
     """q_i = N(t_i*, P⁻¹) around a mode t_i* of p(t|x_i,w), P = I + Σ_j (∂μ_j ∂μ_jᵀ + 2 ∂σ_j ∂σ_jᵀ)/σ_j² (Fisher).
 
     w: decoder, any latent dimension. X: [N, D], data. starts: draws from the prior, of which the likeliest is where a
-    datum's climb begins. steps: of Fisher scoring, each halved until it climbs. Returns m [N, d] and L [N, d, d].
+    datum's climb begins. steps: of Fisher scoring, each the best of eight halvings. Returns m [N, d] and L [N, d, d].
     Exact for Linear. Of several modes it knows one. A datum costs starts + 10 steps decoder evaluations.
     Raises ValueError for data that are not finite or not the decoder's, an untyped key, starts or steps below 1.
     """

@@ -15,7 +15,10 @@ DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step 
 
 
 class State(NamedTuple):
-    """Where a chain stands: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice."""
+    """Where a chain stands: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice.
+
+    The gradient is NaN where a Metropolis step has come: call `state_at` before a Hamiltonian one.
+    """
 
     t: Float[Array, "*batch d"]
     log_p: Float[Array, "*batch"]
@@ -49,7 +52,8 @@ def metropolis_step(
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
-    new = State(proposal, log_p_xt(w, x, proposal), state.gradient)  # Metropolis has no use for the gradient
+    unknown = jnp.full_like(state.gradient, jnp.nan)  # Metropolis has no use for the gradient, and does not ask for it
+    new = State(proposal, log_p_xt(w, x, proposal), unknown)
     kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
     # A proposal may be bad, but it cannot diverge.
     return Move(kept, proposal[None], acceptance, jnp.zeros_like(acceptance, bool))
