@@ -34,8 +34,8 @@ def test_running_means_end_at_the_means():
 
 def test_traces_are_the_draws():
     _, (ax,) = style.figure()
-    chains.chain_traces(ax, 0.0, 1.0, 50)(T[..., 1], 3)
-    assert all((drawn.get_ydata() == t).all() for drawn, t in zip(ax.lines[1:5], T[..., 1], strict=True))
+    chains.chain_traces(ax, 0.0, 1.0, 50)(T[..., 1])
+    assert all((drawn.get_ydata() == t).all() for drawn, t in zip(ax.lines[:4], T[..., 1], strict=True))
 
 
 def test_spots_mark_the_mean_of_all_draws_and_the_true_one():

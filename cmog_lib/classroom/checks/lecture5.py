@@ -107,12 +107,13 @@ leapfrog = Exercise(
             _leap(1.0, 0.0)
         ),
     },
-    praise="Right. Turn p round at the end, and the same three lines lead you back: that is why the ratio is so short.",
+    praise="Right. Turn p round at the end, and they lead you back, no volume stretched: hence the short ratio.",
 )
 
 
 def _rho_cases():
-    return [(400, jnp.asarray(0.8 ** np.arange(60))), (1000, jnp.asarray((-0.3) ** np.arange(20)))]
+    uneven = jnp.array([1.0, 0.6, 0.5, 0.1, -0.05])
+    return [(400, jnp.asarray(0.8 ** np.arange(60))), (1000, jnp.asarray((-0.3) ** np.arange(20))), (500, uneven)]
 
 
 effective_draws = Exercise(
@@ -134,6 +135,9 @@ effective_draws = Exercise(
             lambda M, rho: jnp.sqrt(M / (1 + 2 * jnp.sum(rho[1:])))
         ),
         "The 1 is missing.": lambda M, rho: M / (2 * jnp.sum(rho[1:])),
+        "M (1 − ρ₁)/(1 + ρ₁) holds where ρ_k = ρ₁ᵏ only: add up the correlations that are given.": (
+            lambda M, rho: M * (1 - rho[1]) / (1 + rho[1])
+        ),
         "ρ² where ρ was meant.": lambda M, rho: M / (1 + 2 * jnp.sum(rho[1:] ** 2)),
     },
     praise="Right: for ρ_k = ρᵏ this is M (1 − ρ)/(1 + ρ). With ρ < 0 it exceeds M.",

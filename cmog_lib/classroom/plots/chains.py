@@ -37,21 +37,19 @@ def chain_walk(ax: Axes) -> Callable[[ArrayLike, ArrayLike, ArrayLike], None]:
     return show
 
 
-def chain_traces(ax: Axes, mean: float, deviation: float, draws: int) -> Callable[[ArrayLike, int], None]:
-    """One latent over the draws, a line a chain, with the posterior's mean and a band of two deviations behind them.
+def chain_traces(ax: Axes, mean: float, deviation: float, draws: int) -> Callable[[ArrayLike], None]:
+    """One latent over the draws, a line a chain, around the mean that is given and a band of two deviations.
 
-    The function that comes back takes t [C, draws] and marks one draw.
+    The function that comes back takes t [C, draws].
     """
     ax.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=style.DATA, alpha=0.18, lw=0)
-    ax.axhline(mean, color=style.TRUTH, lw=1.4)
     lines = [ax.plot([], [], color=color, ls=ls, lw=1.1)[0] for color, ls in CHAINS]
-    now = ax.axvline(0, color="black", lw=1.2, ls=":")
+    ax.axhline(mean, color=style.HIGHLIGHT, lw=2.4)
     ax.set(xlim=(0, draws), ylim=(mean - 5 * deviation, mean + 5 * deviation), xlabel="draw")
 
-    def show(t: ArrayLike, at: int) -> None:
+    def show(t: ArrayLike) -> None:
         for line, values in zip(lines, np.asarray(t), strict=False):
             line.set_data(np.arange(1, len(values) + 1), values)
-        now.set_xdata([at, at])
 
     return show
 
@@ -79,7 +77,7 @@ def running_means(ax: Axes, mean: float, deviation: float, draws: int) -> Callab
 
 
 def efficiency(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, xlabel: str) -> None:
-    """Effective draws for each decoder evaluation against the step, a curve a sampler; both axes logarithmic."""
+    """What a draw is worth against the step, a curve a sampler; both axes logarithmic."""
     for (name, (step, value)), marker in zip(curves.items(), cycle(MARKERS), strict=False):
         ax.plot(np.asarray(step), np.asarray(value), marker=marker, ms=7, label=name)
     ax.set(xscale="log", yscale="log", xlabel=xlabel)
