@@ -4,6 +4,7 @@ The rooms are at hand after `import cmog_lib`, all but `cmog_lib.classroom`, whi
 """
 
 from cmog_lib import (
+    amortised,
     bound,
     datasets,
     decoders,
@@ -19,6 +20,7 @@ from cmog_lib import (
 )
 
 __all__ = [
+    "amortised",
     "bound",
     "datasets",
     "decoders",

@@ -58,6 +58,14 @@ def count(name: str, value: Any, minimum: int = 1, maximum: int | None = None, w
     return int(value)
 
 
+def sizes(name: str, value: Any, length: int | None = None) -> tuple[int, ...]:
+    """`value` as a tuple of positive integers, as many as `length` says. Raises ValueError otherwise."""
+    expected = f"a tuple of {length or 'one or more'} positive integers"
+    if not isinstance(value, (tuple, list)) or not value or len(value) != (length or len(value)):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return tuple(count(f"{name}[{k}]", size) for k, size in enumerate(value))
+
+
 def positive(name: str, value: Any) -> float:
     """`value` as a positive, finite float. Raises ValueError otherwise."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

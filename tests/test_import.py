@@ -9,7 +9,7 @@ import sys
 # Notebook and plotting packages, what only some functions use, and data.
 HEAVY = ["matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "sklearn", "scipy.optimize", "optax", "numpyro"]
 HEAVY += ["pooch", "requests", "tqdm", "cmog_lib.classroom"]
-ROOMS = ["bound", "datasets", "decoders", "em", "likelihood", "mcmc"]
+ROOMS = ["amortised", "bound", "datasets", "decoders", "em", "likelihood", "mcmc"]
 ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature", "variational"]
 
 

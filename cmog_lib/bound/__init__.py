@@ -1,7 +1,7 @@
 """L(w, q), the lower bound on log p(x|w), its parts, and KL(q‖p(t|x,w)), by which it is lower."""
 
 from cmog_lib.bound.draws import importance, log_weights, lower_bound
-from cmog_lib.bound.expected import expected_log_joint
+from cmog_lib.bound.expected import expected_log_joint, kl_to_prior
 from cmog_lib.bound.nodes import Nodes, kl, lower_bound_on_nodes, on_nodes
 
 # Lecture 4 shows these two, which the sums on nodes are made of.
@@ -13,6 +13,7 @@ __all__ = [
     "expected_log_joint",
     "importance",
     "kl",
+    "kl_to_prior",
     "log_weights",
     "lower_bound",
     "lower_bound_on_nodes",

@@ -39,6 +39,15 @@ def expected_log_joint(
     return -0.5 * (at_mean + spread)
 
 
+def kl_to_prior(q: Gaussian) -> Float[Array, "*batch d"]:
+    """KL(q̃_j‖p(t_j)) = ½ (m_j² + s_j² − 1) − log s_j, latent by latent, in nats; their sum over j is KL(q‖p(t)).
+
+    q: a factorised Gaussian, or a batch of them. What q says about x, a latent at a time: 0 where it says nothing.
+    L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Source: Kingma and Welling 2014, app. B.
+    """
+    return 0.5 * (q.m**2 + q.s**2 - 1) - q.log_s
+
+
 def _gauss_hermite(q: Gaussian | FullGaussian, n: int) -> tuple[Array, Array]:
     """Latents [n^d, d] and weights [n^d] with Σ weight_s f(t_s) ≈ E_q f(t)."""
     d = q.mean.shape[-1]

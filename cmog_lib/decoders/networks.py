@@ -100,9 +100,14 @@ class CNN(eqx.Module):
         key: Key[Array, ""],
     ) -> None:
         self.latent_dim = _validate.count("latent_dim", latent_dim)
-        height, breadth = _sizes("image_shape", image_shape, 2)
+        height, breadth = _validate.sizes("image_shape", image_shape, 2)
         self.image_shape, self.data_dim = (height, breadth), height * breadth
-        sizes = (self.latent_dim, self.image_shape, _validate.count("width", width), _sizes("channels", channels))
+        sizes = (
+            self.latent_dim,
+            self.image_shape,
+            _validate.count("width", width),
+            _validate.sizes("channels", channels),
+        )
         key1, key2 = jax.random.split(_validate.key(key))
         self.nn1 = Convolutional(*sizes, key=key1)
         self.nn2 = Nothing() if constant_sigma else Convolutional(*sizes, key=key2)
@@ -112,13 +117,6 @@ class CNN(eqx.Module):
         mu = self.b + self.nn1(t)
         sigma = jax.lax.stop_gradient(self.sigma_min) + jax.nn.softplus(self.c + self.nn2(t))
         return mu, jnp.broadcast_to(sigma, mu.shape)
-
-
-def _sizes(name: str, value: Any, length: int | None = None) -> tuple[int, ...]:
-    expected = f"a tuple of {length or 'one or more'} positive integers"
-    if not isinstance(value, (tuple, list)) or not value or len(value) != (length or len(value)):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    return tuple(_validate.count(f"{name}[{k}]", size) for k, size in enumerate(value))
 
 
 def _offsets(data_dim: int, constant_sigma: bool, sigma_min: Any) -> tuple[Array, Array, Array]:

@@ -1,0 +1,22 @@
+"""q(t|x) from an encoder: amortised inference, the variational autoencoder, and what it costs against the truth."""
+
+from cmog_lib.amortised import encoders
+from cmog_lib.amortised.encoders import Encoder
+from cmog_lib.amortised.ladder import Ladder, encoded, gap_ladder, gaussian_bound
+from cmog_lib.amortised.sweep import Sweep, fit_sweep
+from cmog_lib.amortised.vae import Trained, fit, lower_bound, vae_step
+
+__all__ = [
+    "Encoder",
+    "Ladder",
+    "Sweep",
+    "Trained",
+    "encoded",
+    "encoders",
+    "fit",
+    "fit_sweep",
+    "gap_ladder",
+    "gaussian_bound",
+    "lower_bound",
+    "vae_step",
+]

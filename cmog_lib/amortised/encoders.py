@@ -1,0 +1,159 @@
+"""q(t|x): one network that looks at a datum and says where its posterior is, in place of one optimisation a datum."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.decoders.layers import Dense
+from cmog_lib.posteriors import Gaussian
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """q(t|x) = N(t; m(x), diag s²(x)): x [D] ↦ a `posteriors.Gaussian` over t [d], s a standard deviation."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    @property
+    def data_dim(self) -> int: ...
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian: ...
+
+
+class Linear(eqx.Module):
+    """m(x) = V(x − a), s(x) = s: a straight encoder, which is all that a straight decoder needs.
+
+    V: [d, D]. a: [D]. log_s: [d], the same for every x, as the posterior's covariance is in PPCA.
+    Raises ValueError when their shapes do not fit.
+    """
+
+    V: Float[Array, "d D"]
+    a: Float[Array, "D"]
+    log_s: Float[Array, "d"]
+
+    def __init__(self, V: Array, a: Array, log_s: Array) -> None:
+        self.V = _validate.array("V", V, ("d", "D"))
+        d, D = self.V.shape
+        self.a, self.log_s = _validate.array("a", a, (D,)), _validate.array("log_s", log_s, (d,))
+
+    @property
+    def latent_dim(self) -> int:
+        return self.V.shape[0]
+
+    @property
+    def data_dim(self) -> int:
+        return self.V.shape[1]
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
+        return Gaussian(self.V @ (x - self.a), self.log_s)
+
+
+class MLP(eqx.Module):
+    """(m(x), log s(x)) = NN(x): a fully connected network, the mirror of `decoders.MLP`.
+
+    data_dim: D. latent_dim: d. width: of each hidden layer. depth: how many hidden layers.
+    Raises ValueError for sizes that are not positive integers or an untyped key.
+    """
+
+    nn: Dense
+    latent_dim: int = eqx.field(static=True)
+    data_dim: int = eqx.field(static=True)
+
+    def __init__(
+        self, data_dim: int, latent_dim: int, *, width: int = 128, depth: int = 2, key: Key[Array, ""]
+    ) -> None:
+        self.data_dim = _validate.count("data_dim", data_dim)
+        self.latent_dim = _validate.count("latent_dim", latent_dim)
+        hidden = (_validate.count("width", width),) * _validate.count("depth", depth)
+        self.nn = Dense((self.data_dim, *hidden, 2 * self.latent_dim), key=_validate.key(key))
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
+        return Gaussian(*jnp.split(self.nn(x), 2))
+
+
+class CNN(eqx.Module):
+    """(m(x), log s(x)) = CNN(x): pictures of half the size and more channels, then two layers; cf. `decoders.CNN`.
+
+    image_shape: height and width; a datum is the picture row by row. latent_dim: d. channels: of each smaller picture.
+    width: of the hidden layer after the last of them.
+    Raises ValueError for sizes that are not positive integers or an untyped key.
+    """
+
+    kernels: tuple[Float[Array, "2 2 c_in c_out"], ...]
+    biases: tuple[Float[Array, "c_out"], ...]
+    dense: Dense
+    latent_dim: int = eqx.field(static=True)
+    image_shape: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int],
+        latent_dim: int,
+        *,
+        channels: tuple[int, ...] = (16, 32),
+        width: int = 64,
+        key: Key[Array, ""],
+    ) -> None:
+        height, breadth = _validate.sizes("image_shape", image_shape, 2)
+        channels = _validate.sizes("channels", channels)
+        self.image_shape, self.latent_dim = (height, breadth), _validate.count("latent_dim", latent_dim)
+        key_dense, *keys = jax.random.split(_validate.key(key), len(channels) + 1)
+        self.kernels = tuple(
+            jax.random.uniform(key, (2, 2, c_in, c_out), minval=-1, maxval=1) / np.sqrt(4 * c_in)
+            for key, c_in, c_out in zip(keys, (1, *channels), channels, strict=False)
+        )
+        self.biases = tuple(jnp.zeros(c) for c in channels)
+        for _ in channels:
+            height, breadth = -(-height // 2), -(-breadth // 2)
+        last = (height * breadth * channels[-1], _validate.count("width", width), 2 * self.latent_dim)
+        self.dense = Dense(last, key=key_dense)
+
+    @property
+    def data_dim(self) -> int:
+        return self.image_shape[0] * self.image_shape[1]
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
+        a = x.reshape(*self.image_shape, 1)
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            a = jax.nn.gelu(halve_and_convolve(a, kernel) + bias[None, None])
+        return Gaussian(*jnp.split(self.dense(a.reshape(-1)), 2))
+
+
+def halve_and_convolve(
+    a: Float[Array, "h w c_in"], kernel: Float[Array, "2 2 c_in c_out"]
+) -> Float[Array, "H W c_out"]:
+    """out_yx = Σ_ij K_ijᵀ a_{2y+i, 2x+j}, i, j = 0, 1: every square of four pixels becomes one, with more channels.
+
+    a: a picture, with zeros beyond its edge. kernel: K. H and W are half of h and w, rounded up.
+    """
+    h, w, c = a.shape
+    even = jnp.pad(a, ((0, h % 2), (0, w % 2), (0, 0)))
+    squares = even.reshape(-(-h // 2), 2, -(-w // 2), 2, c)
+    return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
+
+
+def check(encoder: Any, w: Any) -> Any:
+    """The encoder, if it fits the decoder w. Raises ValueError naming the part that does not."""
+    missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(encoder, part)]
+    if missing:
+        raise ValueError(
+            "encoder must have latent_dim, data_dim and q = encoder(x);"
+            f" got {type(encoder).__name__} without {', '.join(missing)}"
+        )
+    for part in ("latent_dim", "data_dim"):
+        ours, its = getattr(w, part), getattr(encoder, part)
+        if ours != its:
+            raise ValueError(f"encoder.{part} must be the decoder's, w.{part} = {ours}, got {its}")
+    q = eqx.filter_eval_shape(encoder, jax.ShapeDtypeStruct((w.data_dim,), jnp.result_type(float)))
+    if not isinstance(q, Gaussian) or q.m.shape != (w.latent_dim,):
+        came = f"{type(q).__name__}" + (f" over t of shape {list(q.m.shape)}" if isinstance(q, Gaussian) else "")
+        raise ValueError(f"encoder(x) must be a posteriors.Gaussian over t of shape [{w.latent_dim}], got {came}")
+    return encoder

@@ -1,0 +1,134 @@
+"""The ladder of gaps: from log p(x|w) down to the encoder's bound, on one w and the same data, rung by rung."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate, bound, quadrature
+from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.posteriors import FullGaussian, Gaussian
+from cmog_lib.variational import cavi_grid, fit_q
+
+TRUTH, FULL, FREE, GAUSSIAN, ENCODER = "log p(x|w)", "any Gaussian", "free product", "Gaussian product", "encoder"
+DRAWS = 5000  # of importance sampling, where there is no quadrature
+HERMITE = 32  # nodes a dimension for a Gaussian's bound, where these are few enough
+
+
+class Ladder(eqx.Module):
+    """One row of nats for each rung, from the top: value[rung] and error[rung], [N] each, and q[rung] that gave it.
+
+    Rungs: "log p(x|w)", "any Gaussian", "free product" (d ≤ 2 only), "Gaussian product", "encoder". error: of the truth
+    the one that quadrature states, or a standard error; of a bound what a coarser quadrature changes, or likewise.
+    """
+
+    value: dict[str, Float[np.ndarray, "N"]]
+    error: dict[str, Float[np.ndarray, "N"]]
+    q: dict[str, Any]
+
+    @property
+    def gap(self) -> dict[str, Float[np.ndarray, "N"]]:
+        """log p(x_i|w) − L(w, q_i) = KL(q_i‖p(t|x_i,w)) of every rung below the first, in nats."""
+        return {rung: self.value[TRUTH] - bound for rung, bound in self.value.items() if rung != TRUTH}
+
+
+def gap_ladder(
+    w: Decoder,
+    encoder: Encoder,
+    X: Float[Array, "N D"],
+    *,
+    key: Key[Array, ""],
+    starts: int = 4,
+    n: int = 300,
+    half_width: float = 4.0,
+    progress: bool = True,
+) -> Ladder:
+    """log p(x|w) ≥ L(w,q), q any Gaussian, any product, any Gaussian product, the encoder's: what each step costs.
+
+    w: decoder. encoder: q(t|x) as it was learned. X: [N, D], data. For d ≤ 2 all is by quadrature: log p(x|w) to 1e-4
+    nats, Gaussians by Gauss–Hermite nodes of their own, the free product on n nodes a dimension over [-half_width,
+    half_width]². For larger d log p(x|w) is by importance sampling from the first rung's q, M = 5000, which is below it
+    in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought, beside the
+    encoder's own answer. progress: show the bars.
+    Raises ValueError for an encoder that does not fit or data that are not the decoder's. Source: Cremer, Li and
+    Duvenaud 2018, who call the last step the amortisation gap.
+    """
+    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    X = _validate.array("X", X, ("N", w.data_dim))
+    d, told = w.latent_dim, encoded(check(encoder, w), X)
+    q = {
+        FULL: _best(w, X, _as_full(told), key, starts, progress),
+        GAUSSIAN: _best(w, X, told, key, starts, progress),
+        ENCODER: told,
+    }
+    value: dict[str, Any] = {}
+    error: dict[str, Any] = {}
+    if d <= 2:
+        exact = quadrature.exact(w, X)
+        value[TRUTH], error[TRUTH] = exact.log_p_x, exact.error
+    else:
+        weights = bound.log_weights(w, q[FULL], X, DRAWS, key=key)
+        value[TRUTH], error[TRUTH] = _log_mean(weights)
+    value[FULL], error[FULL] = gaussian_bound(w, q[FULL], X, key=key)
+    if d <= 2:
+        # By sums on a grid, so that the same sum over finer cells would be its error; for d = 1 it is the posterior.
+        free = cavi_grid(w, X, quadrature.grid(d, n, half_width), starts=2, sweeps=60)
+        q[FREE], value[FREE], error[FREE] = free, free.bound[:, -1], jnp.zeros(len(X), X.dtype)
+    for rung in (GAUSSIAN, ENCODER):
+        value[rung], error[rung] = gaussian_bound(w, q[rung], X, key=key)
+    wide = lambda rows: {rung: np.asarray(row, np.float64) for rung, row in rows.items()}  # noqa: E731
+    return Ladder(wide(value), wide(error), q)
+
+
+def gaussian_bound(
+    w: Decoder, q: Gaussian | FullGaussian, X: Float[Array, "N D"], *, key: Key[Array, ""], draws: int = 1024
+) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    """L(w,q_i) = E_{q_i} log p(x_i,t|w) + entropy(q_i), and its error, in nats, [N] each: a Gaussian q for each datum.
+
+    w: decoder. q: m [N, d]. X: [N, D]. For d ≤ 2 by 32 Gauss–Hermite nodes a dimension, the error being what 24 would
+    change; for larger d by draws, with their standard error. Raises ValueError when the shapes do not fit.
+    """
+    w = as_module(_validate.decoder(w))
+    if w.latent_dim <= 2:
+        fine, coarse = (_by_nodes(w, q, X, n) for n in (HERMITE, 3 * HERMITE // 4))
+        return fine, jnp.abs(fine - coarse)
+    weights = bound.log_weights(w, q, X, draws, key=key)
+    return weights.mean(axis=1), weights.std(axis=1) / np.sqrt(draws)
+
+
+@eqx.filter_jit
+def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
+    expected = jax.lax.map(lambda one: bound.expected_log_joint(w, *one, n=n), (q, X))
+    return expected + q.entropy
+
+
+@eqx.filter_jit
+def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
+    """q(t|x_i) for all data at once: m and log_s [N, d]."""
+    return jax.vmap(encoder)(X)
+
+
+def _as_full(q: Gaussian) -> FullGaussian:
+    return FullGaussian(q.m, jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(q.s))
+
+
+def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) -> Any:
+    """Of the q that climbs from the encoder's and those that climb from elsewhere, the best for each datum."""
+    full = isinstance(told, FullGaussian)
+    near = fit_q(w, X, told, key=key, progress=progress)
+    far = fit_q(w, X, key=key, full=full, starts=starts, progress=progress)
+    better = near.bound > far.bound
+    return jax.tree.map(lambda a, b: jnp.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b), near.q, far.q)
+
+
+def _log_mean(weights: Array) -> tuple[Array, Array]:
+    """log of the mean weight and its standard error, to first order."""
+    M = weights.shape[1]
+    log_mean = jax.nn.logsumexp(weights, axis=1) - np.log(M)
+    return log_mean, jnp.exp(weights - log_mean[:, None]).std(axis=1) / np.sqrt(M)

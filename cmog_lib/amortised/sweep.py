@@ -1,0 +1,140 @@
+"""Every latent dimension at once: models of d = 1, 2, 4 … as one array of models of the largest, padded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.amortised.vae import batch_bound
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.optimise import ascend
+from cmog_lib.posteriors import Gaussian
+
+
+class PaddedDecoder(eqx.Module):
+    """μ, σ = w(t_1, …, t_d, 0, …, 0): a decoder that does not look at the latents past the d-th.
+
+    w: the decoder inside. used: which latents it sees. As a model it is the one of d latents: the others are
+    integrated out of p(x|w) = ∫ p(x|t,w) p(t) dt without a trace.
+    """
+
+    w: Any
+    used: Bool[Array, "d_max"]
+
+    @property
+    def latent_dim(self) -> int:
+        return self.w.latent_dim
+
+    @property
+    def data_dim(self) -> int:
+        return self.w.data_dim
+
+    def __call__(self, t: Float[Array, "d_max"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        return self.w(jnp.where(self.used, t, 0))
+
+
+class PaddedEncoder(eqx.Module):
+    """q(t|x) = N(m(x), diag s²(x)) for the latents that are used, and p(t) = N(0, 1), their posterior, for the others.
+
+    encoder: the one inside. used: as in `PaddedDecoder`. The others add nothing to KL(q‖p(t)), nor to L(w,q).
+    """
+
+    encoder: Any
+    used: Bool[Array, "d_max"]
+
+    @property
+    def latent_dim(self) -> int:
+        return self.encoder.latent_dim
+
+    @property
+    def data_dim(self) -> int:
+        return self.encoder.data_dim
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
+        q = self.encoder(x)
+        return Gaussian(jnp.where(self.used, q.m, 0), jnp.where(self.used, q.log_s, 0))
+
+
+class Sweep(eqx.Module):
+    """Models of all `dims`, trained side by side. w, encoder: padded to the largest, every array with a leading axis.
+
+    trace: the sum of their mean bounds at every step. interrupted: whether the reader stopped it.
+    """
+
+    w: PaddedDecoder
+    encoder: PaddedEncoder
+    dims: tuple[int, ...] = eqx.field(static=True)
+    trace: Float[np.ndarray, "steps"]
+    interrupted: bool = False
+
+    def model(self, d: int) -> tuple[PaddedDecoder, PaddedEncoder]:
+        """The decoder and the encoder of d latents, padded: all have the same shapes, so nothing compiles anew.
+
+        Raises ValueError for a d that was not trained.
+        """
+        if d not in self.dims:
+            raise ValueError(f"d must be one of {self.dims}, got {d!r}")
+        k = self.dims.index(d)
+        return jax.tree.map(lambda a: a[k], (self.w, self.encoder))
+
+
+def fit_sweep(
+    w: Decoder,
+    encoder: Encoder,
+    X: Float[Array, "N D"],
+    dims: tuple[int, ...],
+    *,
+    steps: int,
+    key: Key[Array, ""],
+    batch_size: int = 128,
+    M: int = 1,
+    learning_rate: float = 2e-3,
+    chunk: int = 50,
+    progress: bool = True,
+) -> Sweep:
+    """max Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), over all d of dims at once: each has parameters of its own, so each its max.
+
+    w, encoder: of the largest dimension; the models of all dims begin as they are, cut to their first d latents.
+    X: [N, D], data. All see the same data and draws at a step, so that what differs between two is d.
+    dims: some of 1 … w.latent_dim, each once. The rest as in `fit`.
+    Raises ValueError for dims that are no such thing, and as `fit` does; NotFinite likewise.
+    """
+    w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
+    X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
+    dims = _validate.sizes("dims", dims)
+    if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:
+        raise ValueError(f"dims must be different numbers from 1 to w.latent_dim = {w.latent_dim}, got {dims}")
+    problem = _Problem(X, min(_validate.count("batch_size", batch_size), len(X)), M)
+    both = padded(w, encoder, dims)
+    options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
+    found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
+    return Sweep(found.w[0], found.w[1], dims, found.trace, found.interrupted)
+
+
+def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, PaddedEncoder]:
+    """Copies of both, one for each d of dims, stacked along a leading axis; each uses its first d latents."""
+    used = jnp.arange(w.latent_dim)[None] < jnp.asarray(dims)[:, None]
+    models = [(PaddedDecoder(w, u), PaddedEncoder(encoder, u)) for u in used]
+    return jax.tree.map(lambda *copies: jnp.stack(copies), *models)
+
+
+class _Problem(eqx.Module):
+    """What a step needs beside what it moves: the data, how many of them and how many draws."""
+
+    X: Float[Array, "N D"]
+    batch_size: int = eqx.field(static=True)
+    M: int = eqx.field(static=True)
+
+
+def _sum_of_bounds(both: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+    def of_one(both: Any) -> Array:
+        return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
+
+    return jax.lax.map(of_one, both).sum()

@@ -1,0 +1,131 @@
+"""The variational autoencoder: the same p(x,t|w), the same L(w,q), and q from an encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cmog_lib import _validate
+from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.bound import kl_to_prior
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.model import log_p_x_given_t
+from cmog_lib.optimise import Ascent, NotFinite, ascend
+
+
+class Trained(eqx.Module):
+    """What `fit` found: the decoder w, the encoder, and the trace of the mean bound, nats a datum, one a step.
+
+    interrupted: whether the reader stopped it. Hand w and encoder to `fit` again to go on.
+    """
+
+    w: Any
+    encoder: Any
+    trace: Float[np.ndarray, "steps"]
+    interrupted: bool = False
+
+
+def lower_bound(
+    w: Decoder, encoder: Encoder, x: Float[Array, "D"], M: int = 1, *, key: Key[Array, ""]
+) -> Float[Array, ""]:
+    """L(w,q) ≈ 1/M Σ_s log p(x|t_s,w) − KL(q‖p(t)), t_s = m(x) + s(x) ε_s, ε_s ~ N(0, I): the bound by draws, in nats.
+
+    w: decoder. encoder: x ↦ q = N(m(x), diag s²(x)). x: [D], one datum. M: how many draws. The same number in
+    expectation as `bound.lower_bound`, with less noise, since the part with p(t) is done in closed form; and its
+    gradient in both networks is that of L in expectation, because the noise ε is nobody's parameter.
+    Raises ValueError for an encoder that does not fit, M < 1, an untyped key.
+    Source: Kingma and Welling 2014, equation 7.
+    """
+    w, M = _validate.decoder(w), _validate.count("M", M)
+    x, q = _validate.array("x", x, (w.data_dim,)), check(encoder, w)(x)
+    T = q.sample(M, key=key)
+    return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
+
+
+@eqx.filter_jit
+def vae_step(
+    w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
+) -> tuple[Any, Any, Float[Array, ""]]:
+    """(w, φ) ← (w, φ) + η ∇ 1/N Σ_i L(w, q_φ(t|x_i)): one step of gradient ascent, on decoder and encoder at once.
+
+    w: decoder. encoder: with parameters φ. X: [N, D], the data of this step. learning_rate: η, an array so that another
+    one compiles nothing anew. M: draws a datum. Returns both networks and the mean bound before the step, in nats.
+    The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
+    Raises ValueError as `lower_bound` does.
+    """
+    w = as_module(w)
+    value, gradient = eqx.filter_value_and_grad(_mean_bound)((w, encoder), X, M, key)
+    w, encoder = eqx.apply_updates((w, encoder), jax.tree.map(lambda g: learning_rate * g, gradient))
+    return w, encoder, value
+
+
+def fit(
+    w: Decoder,
+    encoder: Encoder,
+    X: Float[Array, "N D"],
+    *,
+    steps: int,
+    key: Key[Array, ""],
+    hold_w: bool = False,
+    batch_size: int = 128,
+    M: int = 1,
+    learning_rate: float = 2e-3,
+    optimiser: Any = None,
+    chunk: int = 100,
+    progress: bool = True,
+) -> Trained:
+    """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
+
+    w: decoder, any latent dimension; see `decoders.start_at`. encoder: q_φ. X: [N, D], data, of which every step takes
+    batch_size at random, with M draws of t for each. hold_w: learn the encoder alone, for a w that is given.
+    steps, learning_rate, optimiser, chunk, progress: as in `optimise.ascend`, whose default is Adam.
+    Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
+    key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
+    untyped key; NotFinite with the step, the likely cause and the last good (w, encoder) in its `ascent.w`.
+    """
+    w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
+    X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
+    problem = _Problem(X, w if hold_w else None, min(_validate.count("batch_size", batch_size), len(X)), M)
+    options: Any = {"optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
+    both: Any = encoder if hold_w else (w, encoder)
+    try:
+        found = ascend(_mean_bound_of_batch, both, problem, steps=steps, key=key, **options)
+    except NotFinite as error:
+        if hold_w:
+            good = Ascent((w, error.ascent.w), error.ascent.trace)
+            raise NotFinite(str(error), error.step, good) from error
+        raise
+    w, encoder = (w, found.w) if hold_w else found.w
+    return Trained(w, encoder, found.trace, found.interrupted)
+
+
+class _Problem(eqx.Module):
+    """What a step needs beside what it moves: the data, the decoder where it is held, how many data and draws."""
+
+    X: Float[Array, "N D"]
+    w: Any
+    batch_size: int = eqx.field(static=True)
+    M: int = eqx.field(static=True)
+
+
+def _mean_bound_of_batch(moved: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+    both = moved if problem.w is None else (problem.w, moved)
+    return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
+
+
+def batch_bound(both: tuple[Any, Any], X: Array, batch_size: int, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
+    """The mean bound of data drawn at random, which stands for that of all."""
+    key_batch, key_draws = jax.random.split(key)
+    if batch_size < len(X):
+        X = X[jax.random.randint(key_batch, (batch_size,), 0, len(X))]
+    return _mean_bound(both, X, M, key_draws)
+
+
+def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
+    of_one = jax.vmap(lambda x, key: lower_bound(*both, x, M, key=key))
+    return jnp.mean(of_one(X, jax.random.split(key, len(X))))
