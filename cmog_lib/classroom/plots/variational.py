@@ -75,7 +75,7 @@ def nats_lost(ax: Axes, kl: Numbers, least: float, *, floor: float = 1e-4) -> Ca
     """
     updates = np.arange(len(np.asarray(kl)))
     (line,) = ax.plot([0], [1], color=style.BOUND, ls="-", marker="o", ms=6, label=r"$\log p(x|w) - \mathcal{L}(w,q)$")
-    rest = ax.axhline(max(least, floor), color=style.TRUTH, ls="--", lw=1.6, label="½ (Σ log $P_{jj}$ − log det $P$)")
+    rest = ax.axhline(max(least, floor), color=style.TRUTH, ls="--", lw=1.6, label="the least that a product can lose")
     ax.set(yscale="log", xlim=(-0.5, len(updates) - 0.5), xlabel="update", title="nats lost")
     ax.legend(loc="upper right")
     ax.grid(alpha=0.25)
