@@ -113,6 +113,9 @@ lower_bound = Exercise(
             log_scale=lambda s: 2 * jnp.log(s)
         ),
         "A sign: log q(t) is taken away.": _bound(sign=1.0),
+        "log 2π is missing, ½ for each coordinate of t: the gradient is right, the bound is not.": _bound(
+            log_scale=lambda s: jnp.log(s) - 0.5 * LOG_2PI
+        ),
         "log q(t) is forgotten: this is E_q log p(x, t|w), whose best q is a spike.": _bound(sign=0.0),
         "The sum over the draws where the mean was meant.": _bound(average=jnp.sum),
         "The log of a mean of weights: that is the importance-weighted bound. Here the mean is of logarithms.": _bound(
