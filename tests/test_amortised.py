@@ -295,10 +295,15 @@ def test_models_trained_side_by_side_are_those_trained_alone(images):
     for d in (1, 3):
         begin = jax.tree.map(lambda a: a[0], padded(w, encoder, (d,)))
         alone = amortised.fit(*begin, images, steps=60, batch_size=32, **QUIET)
-        got = sweep.model(d)
-        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves((alone.w, alone.encoder)), strict=True):
+        got_w, got_encoder = sweep.model(d)
+        assert got_w.latent_dim == got_encoder.latent_dim == d
+        got = jax.tree.leaves((got_w.w, got_encoder.encoder))
+        for a, b in zip(got, jax.tree.leaves((alone.w.w, alone.encoder.encoder)), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-3)  # Adam divides by √v: rounding is felt in the third digit
-        assert got[0].latent_dim == 3 and (bound.kl_to_prior(got[1](images[0]))[d:] == 0).all()
+        q = alone.encoder(images[0])
+        assert (bound.kl_to_prior(q)[d:] == 0).all()
+        np.testing.assert_allclose(got_encoder(images[0]).m, q.m[:d], atol=0.02)
+        np.testing.assert_allclose(got_w(q.m[:d])[0], alone.w(q.m)[0], atol=0.02)
     with pytest.raises(ValueError, match=r"d must be one of \(1, 3\), got 2"):
         sweep.model(2)
 

@@ -54,34 +54,28 @@ def gap_ladder(
     w: decoder. encoder: q(t|x) as it was learned. X: [N, D], data. For d ≤ 2 all is by quadrature: log p(x|w) to 1e-4
     nats, Gaussians by Gauss–Hermite nodes of their own, the free product on n nodes a dimension over [-half_width,
     half_width]². For larger d log p(x|w) is by importance sampling from the first rung's q, M = 5000, which is below it
-    in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought, beside the
-    encoder's own answer. progress: show the bars.
+    in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought; where none gets
+    higher than the encoder's own answer, that is kept. progress: show the bars.
     Raises ValueError for an encoder that does not fit or data that are not the decoder's. Source: Cremer, Li and
     Duvenaud 2018, who call the last step the amortisation gap.
     """
     w, key = as_module(_validate.decoder(w)), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
     d, told = w.latent_dim, encoded(check(encoder, w), X)
-    q = {
-        FULL: _best(w, X, _as_full(told), key, starts, progress),
-        GAUSSIAN: _best(w, X, told, key, starts, progress),
-        ENCODER: told,
-    }
-    value: dict[str, Any] = {}
-    error: dict[str, Any] = {}
+    value: dict[str, Any] = {TRUTH: None}
+    error: dict[str, Any] = {TRUTH: None}
+    q: dict[str, Any] = {}
+    q[FULL], value[FULL], error[FULL] = _best(w, X, _as_full(told), key, starts, progress)
     if d <= 2:
         exact = quadrature.exact(w, X)
         value[TRUTH], error[TRUTH] = exact.log_p_x, exact.error
+        # By sums on a grid, whose error is that of its cells; for d = 1 it is the posterior itself.
+        q[FREE] = cavi_grid(w, X, quadrature.grid(d, n, half_width), starts=2, sweeps=60)
+        value[FREE], error[FREE] = q[FREE].bound[:, -1], jnp.zeros(len(X), X.dtype)
     else:
-        weights = bound.log_weights(w, q[FULL], X, DRAWS, key=key)
-        value[TRUTH], error[TRUTH] = _log_mean(weights)
-    value[FULL], error[FULL] = gaussian_bound(w, q[FULL], X, key=key)
-    if d <= 2:
-        # By sums on a grid, so that the same sum over finer cells would be its error; for d = 1 it is the posterior.
-        free = cavi_grid(w, X, quadrature.grid(d, n, half_width), starts=2, sweeps=60)
-        q[FREE], value[FREE], error[FREE] = free, free.bound[:, -1], jnp.zeros(len(X), X.dtype)
-    for rung in (GAUSSIAN, ENCODER):
-        value[rung], error[rung] = gaussian_bound(w, q[rung], X, key=key)
+        value[TRUTH], error[TRUTH] = _log_mean(bound.log_weights(w, q[FULL], X, DRAWS, key=key))
+    q[GAUSSIAN], value[GAUSSIAN], error[GAUSSIAN] = _best(w, X, told, key, starts, progress)
+    q[ENCODER], (value[ENCODER], error[ENCODER]) = told, gaussian_bound(w, told, X, key=key)
     wide = lambda rows: {rung: np.asarray(row, np.float64) for rung, row in rows.items()}  # noqa: E731
     return Ladder(wide(value), wide(error), q)
 
@@ -118,13 +112,16 @@ def _as_full(q: Gaussian) -> FullGaussian:
     return FullGaussian(q.m, jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(q.s))
 
 
-def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) -> Any:
-    """Of the q that climbs from the encoder's and those that climb from elsewhere, the best for each datum."""
-    full = isinstance(told, FullGaussian)
-    near = fit_q(w, X, told, key=key, progress=progress)
-    far = fit_q(w, X, key=key, full=full, starts=starts, progress=progress)
-    better = near.bound > far.bound
-    return jax.tree.map(lambda a, b: jnp.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b), near.q, far.q)
+def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) -> tuple[Any, Any, Any]:
+    """The best q found for each datum, its bound and error: what the encoder told, where no climb got higher."""
+    climbed = fit_q(w, X, key=key, full=isinstance(told, FullGaussian), starts=starts, progress=progress).q
+    (value, error), (value_told, error_told) = (gaussian_bound(w, q, X, key=key) for q in (climbed, told))
+    kept = value_told > value
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, told, climbed), choose(value_told, value), choose(error_told, error)
 
 
 def _log_mean(weights: Array) -> tuple[Array, Array]:

@@ -62,6 +62,35 @@ class PaddedEncoder(eqx.Module):
         return Gaussian(jnp.where(self.used, q.m, 0), jnp.where(self.used, q.log_s, 0))
 
 
+class CutDecoder(eqx.Module):
+    """μ, σ = w(t_1, …, t_d, 0, …, 0), a decoder of d latents; the same as its padded form in all but `latent_dim`."""
+
+    w: Any
+    latent_dim: int = eqx.field(static=True)
+
+    @property
+    def data_dim(self) -> int:
+        return self.w.data_dim
+
+    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        return self.w(jnp.pad(t, (0, self.w.latent_dim - self.latent_dim)))
+
+
+class CutEncoder(eqx.Module):
+    """q(t_1, …, t_d|x) = ∏_j≤d N(t_j; m_j(x), s_j²(x)): the part of an answer that a `CutDecoder` uses."""
+
+    encoder: Any
+    latent_dim: int = eqx.field(static=True)
+
+    @property
+    def data_dim(self) -> int:
+        return self.encoder.data_dim
+
+    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
+        q = self.encoder(x)
+        return Gaussian(q.m[: self.latent_dim], q.log_s[: self.latent_dim])
+
+
 class Sweep(eqx.Module):
     """Models of all `dims`, trained side by side. w, encoder: padded to the largest, every array with a leading axis.
 
@@ -74,15 +103,16 @@ class Sweep(eqx.Module):
     trace: Float[np.ndarray, "steps"]
     interrupted: bool = False
 
-    def model(self, d: int) -> tuple[PaddedDecoder, PaddedEncoder]:
-        """The decoder and the encoder of d latents, padded: all have the same shapes, so nothing compiles anew.
+    def model(self, d: int) -> tuple[CutDecoder, CutEncoder]:
+        """The decoder and the encoder of d latents alone, without the padding: latent_dim is d.
 
         Raises ValueError for a d that was not trained.
         """
         if d not in self.dims:
             raise ValueError(f"d must be one of {self.dims}, got {d!r}")
         k = self.dims.index(d)
-        return jax.tree.map(lambda a: a[k], (self.w, self.encoder))
+        w, encoder = jax.tree.map(lambda a: a[k], (self.w.w, self.encoder.encoder))
+        return CutDecoder(w, d), CutEncoder(encoder, d)
 
 
 def fit_sweep(
