@@ -72,7 +72,7 @@ gap = Exercise(
         "WWᵀ + σ² I is the covariance of x. P is the precision of t given x, d × d.": (
             lambda W, sigma: _half(W @ W.T + sigma**2 * jnp.eye(len(W)))
         ),
-        "Only one half of the difference: Σ log P_jj is missing, the entropy that q does have.": (
+        "Only one of the two terms: Σ log P_jj is missing, which comes from the widths of the product.": (
             lambda W, sigma: -0.5 * jnp.linalg.slogdet(_precision(W, sigma))[1]
         ),
     },
