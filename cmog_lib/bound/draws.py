@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
@@ -43,8 +43,8 @@ def log_weights(
     log p(x|w). With the same key, the first of many are those of few: one call serves every M below.
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one.
     """
-    w, q, X, M, keys = _checked(w, q, x, M, key)
-    return _log_weights(w, q, X, M, keys).reshape(*jnp.shape(x)[:-1], M)
+    w, q, X, constant, M, keys = _checked(w, q, x, M, key)
+    return (_log_weights(w, q, X, M, keys) + constant[:, None]).reshape(*jnp.shape(x)[:-1], M)
 
 
 def importance(
@@ -58,7 +58,7 @@ def importance(
     where p(t|x,w) is, or too wide. (A mode that no draw saw goes unseen.)
     Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
     """
-    w, q, X, M, keys = _checked(w, q, x, M, key)
+    w, q, X, constant, M, keys = _checked(w, q, x, M, key)
     values, effective = _importance(w, q, X, M, keys)
     if not isinstance(effective, jax.core.Tracer) and M >= 100 and float(jnp.median(effective)) < 2:
         warnings.warn(
@@ -68,7 +68,7 @@ def importance(
             RuntimeWarning,
             stacklevel=2,
         )
-    return values.reshape(jnp.shape(x)[:-1])
+    return (values + constant).reshape(jnp.shape(x)[:-1])
 
 
 @eqx.filter_jit
@@ -99,8 +99,8 @@ def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"
     return jax.lax.map(block, jnp.arange(-(-M // BLOCK))).reshape(-1)[:M]
 
 
-def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, int, Array]:
-    """The decoder as a module, one q, one row of X and one key for each datum."""
+def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:
+    """The decoder as a module; one q, one row of X, its part without t and one key for each datum."""
     w, M, key = as_module(_validate.decoder(w)), _validate.count("M", M), _validate.key(key)
     if not isinstance(q, (Gaussian, FullGaussian)):
         raise ValueError(f"q must be a Gaussian or a FullGaussian, from which to draw, got {type(q).__name__}")
@@ -109,4 +109,5 @@ def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Ar
     _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
     if not batch:
         q, x = jax.tree.map(lambda part: part[None], (q, x))
-    return w, q, x, M, jax.random.split(key, len(x))
+    w, x, constant = projected(w, x)
+    return w, q, x, constant, M, jax.random.split(key, len(x))

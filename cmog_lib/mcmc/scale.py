@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian
 
@@ -26,7 +26,7 @@ def laplace(
     Raises ValueError for data that are not finite or not the decoder's, an untyped key, starts or steps below 1.
     """
     w = as_module(_validate.decoder(w))
-    X = _validate.array("X", X, ("N", w.data_dim))
+    w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
     starts, steps = _validate.count("starts", starts), _validate.count("steps", steps)
     return FullGaussian(*_laplace(w, X, _validate.key(key), starts, steps))
 

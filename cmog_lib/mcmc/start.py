@@ -11,14 +11,17 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.steps import State, state_at
 from cmog_lib.posteriors import FullGaussian
 
 
 class Start(NamedTuple):
-    """Arguments that have been checked, and C chains for each of N data: states, their scale [N, d, d], step [C, N]."""
+    """Arguments that have been checked, and C chains for each of N data: states, their scale [N, d, d], step [C, N].
+
+    w and X are `decoders.projected`, and so log_p of the states is log p(x,t|w) but for a constant.
+    """
 
     w: Any
     X: Float[Array, "N D"]
@@ -34,7 +37,9 @@ def begin(
 ) -> Start:
     """The first states; arguments as in `metropolis`. Raises ValueError for what cannot be, naming the argument."""
     w = as_module(_validate.decoder(w))
-    X, key = _validate.array("X", X, ("N", w.data_dim)), _validate.key(key)
+    # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
+    w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
+    key = _validate.key(key)
     _validate.count("M", M), _validate.count("warm_up", warm_up, 0)
     if not 0 < target < 1:
         raise ValueError(f"target must be an acceptance between 0 and 1, got {target}")
