@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
+from cmog_lib.mcmc import adapt
 from cmog_lib.mcmc.scale import precision, scale_at
 from cmog_lib.posteriors import FullGaussian
 
@@ -191,6 +192,36 @@ def test_adaptation_reaches_its_target(sampler):
         assert -0.1 < float(chains.acceptance.mean()) - target < 0.2
     fixed = sampler(w, X, start, M=10, key=KEY, step=0.25)
     assert (fixed.step == 0.25).all()
+
+
+def test_a_few_draws_and_their_slopes_tell_a_gaussians_covariance(monkeypatch):
+    monkeypatch.setattr(adapt, "PRIOR", 1e-9)
+    with jax.enable_x64(True):
+        root = jnp.tril(jax.random.normal(KEY, (2, 4, 4))) + 2 * jnp.eye(4)[None]
+        P = jnp.linalg.inv(root @ jnp.swapaxes(root, 1, 2))
+        seen = adapt.nothing_seen(mcmc.State(jnp.ones((3, 2, 4)), jnp.zeros((3, 2)), jnp.zeros((3, 2, 4))))
+        for key in jax.random.split(KEY, 4):  # draws from anywhere: three chains, four draws each
+            t = jax.random.normal(key, (3, 2, 4)) + jnp.arange(3.0)[:, None, None]
+            seen = adapt.see(seen, mcmc.State(t, jnp.zeros((3, 2)), -jnp.einsum("nij,cnj->cni", P, t - 1)))
+        L = adapt.scale_from(seen, jnp.broadcast_to(3 * jnp.eye(4), (2, 4, 4)))
+        assert jnp.abs(L @ jnp.swapaxes(L, 1, 2) @ P - jnp.eye(4)[None]).max() < 1e-6 and (jnp.triu(L, 1) == 0).all()
+
+
+def test_a_warm_up_finds_scale_and_step_from_a_start_that_knows_neither(dtype):
+    w = decoders.Linear(jnp.diag(jnp.asarray([100.0, 1.0], dtype)), jnp.zeros(2, dtype), jnp.zeros((), dtype))
+    X = data_of(w, 8)
+    p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chains = mcmc.hmc(w, X, jnp.zeros((2, 8, 2), dtype), M=300, warm_up=200, key=KEY)
+    ratio = jnp.diagonal(chains.scale @ jnp.swapaxes(chains.scale, 1, 2), axis1=1, axis2=2) / jnp.diagonal(
+        p.covariance, axis1=1, axis2=2
+    )
+    # Of a posterior a hundred times as narrow in one direction: to a factor of three in its deviation.
+    assert float(ratio.min()) > 1 / 9 and float(ratio.max()) < 9
+    assert abs(float(chains.acceptance.mean()) - 0.8) < 0.1 and chains.r_hat.max() < 1.1
+    kept = mcmc.hmc(w, X, chains, M=5, warm_up=0, key=KEY)
+    assert eqx.tree_equal(kept.scale, chains.scale), "without a warm-up nothing is learnt"
 
 
 def test_the_same_key_gives_the_same_draws_and_chains_go_on():

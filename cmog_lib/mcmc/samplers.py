@@ -55,7 +55,8 @@ def hmc(
 ) -> Chains:
     """T_s ~ p(T|X,w) by Hamiltonian steps of `leapfrogs` leapfrogs: short trajectories, each step jittered by a fifth.
 
-    Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off. Slide 15.
+    Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off. Where the step is
+    adapted, halfway through the warm_up each datum's scale is learnt too, from its draws and their slopes. Slide 15.
     In units of the posterior's own scale a step comes out near 0.8 at d = 10, and longer at small d: two leapfrogs
     turn a quarter of a circle or a little more, after which a Gaussian's next draw has forgotten the last; twice as
     many would only mirror it.
@@ -80,4 +81,4 @@ def _run(
     first = at.step if step is None else jnp.full_like(at.step, _validate.positive("step", step))
     made = sweep(at.w, at.X, at.states, at.scale, first, at.key, M, warm_up, adapt, at.target, leapfrogs)
     latents = at.states.log_p.size * ((leapfrogs or 1) * (M + warm_up) + 1)
-    return report(Chains(*made, at.scale, evaluations=latents))
+    return report(Chains(*made, evaluations=latents))

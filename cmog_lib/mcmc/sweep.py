@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from cmog_lib.mcmc.adapt import FEWEST, Seen, Step, better_step, nothing_seen, scale_from, see, step_from
 from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step
 
-
-class Adaptation(NamedTuple):
-    """Dual averaging of log step towards an acceptance: the running error, the average to be kept, the steps taken."""
-
-    log_step: Array
-    average: Array
-    error: Array
-    steps: Array
-    origin: Array
+Learnt = tuple[Step, Array, Seen]  # the step, the scale, and what the next scale will be learnt from
 
 
 @eqx.filter_jit
@@ -35,10 +28,12 @@ def sweep(
     adapt: bool,
     target: Array,
     leapfrogs: int | None,
-) -> tuple[Array, Array, Array, Array]:
-    """The draws t [C, M, N, d]; mean acceptance, number of divergent steps and the step they were taken with, [C, N].
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The draws t [C, M, N, d]; mean acceptance, number of divergent steps and the step they were taken with, [C, N];
+    and the scale [N, d, d], in whose units that is.
 
-    leapfrogs: of a Hamiltonian step; None for Metropolis. adapt: whether the warm_up steps change `step`.
+    leapfrogs: of a Hamiltonian step; None for Metropolis. adapt: whether the warm_up steps change `step`, and, halfway
+    through those of a Hamiltonian chain, which knows slopes, `scale`.
     """
     C, N = states.log_p.shape
 
@@ -51,29 +46,31 @@ def sweep(
 
     over_data = jax.vmap(one)
     over_chains = jax.vmap(over_data, in_axes=(None, 0, None, 0, 0))
+    halfway = warm_up // 2 if adapt and leapfrogs is not None and warm_up >= FEWEST else 0
+
+    def learn(learnt: Learnt, states: State, acceptance: Array, number: Array) -> Learnt:
+        step, scale, seen = better_step(learnt[0], acceptance, target), *learnt[1:]
+        if not halfway:
+            return step, scale, seen
+        seen = see(seen, states)
+
+        def rescaled() -> tuple[Step, Array]:
+            return step_from(step.average), scale_from(seen, scale)
+
+        return *jax.lax.cond(number + 1 == halfway, rescaled, lambda: (step, scale)), seen
 
     # One loop for both phases: the step of a chain, by far the most to compile, is then compiled once.
-    def move(carry: tuple[State, Adaptation], now: tuple[Array, Array]) -> tuple[tuple[State, Adaptation], Any]:
-        (states, adaptation), (key, adapting) = carry, now
-        step = jnp.exp(jnp.where(adapting, adaptation.log_step, adaptation.average))
-        moved = over_chains(X, states, scale, step, jax.random.split(key, (C, N)))
-        adapted = _adapted(adaptation, moved.acceptance, target)
-        adaptation = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), adapted, adaptation)
-        return (moved.state, adaptation), (moved.state.t, moved.acceptance, moved.divergent)
+    def move(carry: tuple[State, Learnt], now: tuple[Array, Array]) -> tuple[tuple[State, Learnt], Any]:
+        (states, learnt), (key, number) = carry, now
+        learning = (number < warm_up) & adapt
+        step = jnp.exp(jnp.where(learning, learnt[0].log_step, learnt[0].average))
+        moved = over_chains(X, states, learnt[1], step, jax.random.split(key, (C, N)))
+        learnt = jax.lax.cond(learning, learn, lambda learnt, *_: learnt, learnt, moved.state, moved.acceptance, number)
+        return (moved.state, learnt), (moved.state.t, moved.acceptance, moved.divergent)
 
-    zero = jnp.zeros_like(step)
-    begin = Adaptation(jnp.log(step), jnp.log(step), zero, zero, jnp.log(10 * step))
-    adapting = (jnp.arange(warm_up + M) < warm_up) & adapt
-    (_, end), made = jax.lax.scan(move, (states, begin), (jax.random.split(key, warm_up + M), adapting))
+    first = (states, (step_from(jnp.log(step)), scale, nothing_seen(states)))
+    (_, (end, scale, _)), made = jax.lax.scan(
+        move, first, (jax.random.split(key, warm_up + M), jnp.arange(warm_up + M))
+    )
     t, acceptance, divergent = jax.tree.map(lambda a: a[warm_up:], made)
-    return jnp.moveaxis(t, 0, 1), acceptance.mean(axis=0), divergent.sum(axis=0), jnp.exp(end.average)
-
-
-def _adapted(a: Adaptation, acceptance: Array, target: Array) -> Adaptation:
-    """One step of Nesterov's dual averaging, with the constants of Hoffman and Gelman 2014, §3.2."""
-    steps = a.steps + 1
-    share = 1 / (steps + 10)
-    error = (1 - share) * a.error + share * (target - acceptance)
-    log_step = a.origin - jnp.sqrt(steps) / 0.05 * error
-    forget = steps**-0.75
-    return Adaptation(log_step, forget * log_step + (1 - forget) * a.average, error, steps, a.origin)
+    return jnp.moveaxis(t, 0, 1), acceptance.mean(axis=0), divergent.sum(axis=0), jnp.exp(end.average), scale
