@@ -24,13 +24,9 @@ class Dense(eqx.Module):
         )
 
     def __call__(self, t: Float[Array, "d"]) -> Float[Array, "D"]:
-        return self.layers[-1](self.hidden(t))
-
-    def hidden(self, t: Float[Array, "d"]) -> Float[Array, "width"]:
-        """h(t), which the last layer sees: NN(t) = A_L h(t) + a_L."""
         for layer in self.layers[:-1]:
             t = jax.nn.gelu(layer(t))
-        return t
+        return self.layers[-1](t)
 
 
 class Convolutional(eqx.Module):

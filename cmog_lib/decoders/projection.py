@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import MLP, Nothing
 
-LOG_2PI = float(np.log(2 * np.pi))
+LOG_2PI = 1.8378770664093453
 
 
 class Projected(eqx.Module):
-    """μ(t) = R h(t), σ = 1: a decoder in the k coordinates that its last layer can reach, in units of σ."""
+    """μ(t) = R h(t), h(t) = g(… g(A_1 t + a_1) …), σ = 1: the k coordinates that a last layer reaches, in units of σ.
 
+    hidden: A_l and a_l of the layers before the last; none for Linear, where h(t) = t.
+    """
+
+    hidden: tuple[tuple[Array, Array], ...]
     R: Float[Array, "k width"]
-    h: Callable[[Array], Array]
     latent_dim: int = eqx.field(static=True)
 
     @property
@@ -30,7 +31,10 @@ class Projected(eqx.Module):
         return self.R.shape[-2]
 
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
-        mu = self.R @ self.h(t)
+        # Rows times matrices: of many rows XLA makes one product then, and need not turn what comes out of it.
+        for A, a in self.hidden:
+            t = jax.nn.gelu(t @ A.T + a)
+        mu = t @ self.R.T
         return mu, jnp.ones_like(mu)
 
 
@@ -45,33 +49,25 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
     # Exactly these classes: one derived from them may decode otherwise.
     if known and type(w) is Linear and w.data_dim > w.latent_dim:
-        return _onto(w.W, w.b, w.sigma, X, h=_itself, latent_dim=w.latent_dim)
+        return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)
     if known and type(w) is MLP and isinstance(w.nn2, Nothing):
-        last = w.nn1.layers[-1]
+        dense: Any = w.nn1  # whose layers all have a bias
+        *layers, last = dense.layers
         if w.data_dim > last.weight.shape[1]:
             _, sigma = w(jnp.zeros(w.latent_dim, last.weight.dtype))  # the same at every t
-            b = w.b if last.bias is None else w.b + last.bias
-            return _onto(last.weight, b, sigma, X, h=w.nn1.hidden, latent_dim=w.latent_dim)
+            hidden = tuple((layer.weight, layer.bias) for layer in layers)
+            return _onto(last.weight, w.b + last.bias, sigma, X, hidden, w.latent_dim)
     return w, X, jnp.zeros(len(X), X.dtype)
 
 
-def _onto(W: Array, b: Array, sigma: Array, X: Array, h: Any, latent_dim: int) -> tuple[Projected, Array, Array]:
-    # In double precision whatever the session's: rounded once, Q keeps the length of what it projects, and D equal
-    # logarithms do not add up D equal errors.
-    s = np.asarray(sigma, np.float64)
-    Q, R = np.linalg.qr(np.asarray(W, np.float64) / s[:, None])
-    D, k = Q.shape
-    normaliser = float(-np.log(s).sum() - 0.5 * (D - k) * LOG_2PI)
-    seen, unseen = _split(jnp.asarray(Q, X.dtype), (X - b[None]) / sigma[None])
-    return Projected(jnp.asarray(R, W.dtype), h, latent_dim), seen, normaliser - 0.5 * unseen
-
-
 @eqx.filter_jit
-def _split(Q: Array, X: Array) -> tuple[Array, Array]:
+def _onto(W: Array, b: Array, sigma: Array, X: Array, hidden: Any, latent_dim: int) -> tuple[Projected, Array, Array]:
+    Q, R = jnp.linalg.qr(W / sigma[:, None])
+    D, k = Q.shape
+    X = (X - b[None]) / sigma[None]
     seen = jnp.matmul(X, Q, precision="highest")
     # The square of what is left over, and not |x|² − |Qᵀx|², which cancels.
-    return seen, jnp.sum((X - jnp.matmul(seen, Q.T, precision="highest")) ** 2, axis=1)
-
-
-def _itself(t: Array) -> Array:
-    return t
+    unseen = jnp.sum((X - jnp.matmul(seen, Q.T, precision="highest")) ** 2, axis=1)
+    # Not Σ_j log σ_j: the rounding of D logarithms that are equal, or nearly, adds up.
+    log_sigma = D * jnp.log(sigma[0]) + jnp.sum(jnp.log(sigma / sigma[0]))
+    return Projected(hidden, R, latent_dim), seen, -0.5 * unseen - log_sigma - 0.5 * (D - k) * LOG_2PI
