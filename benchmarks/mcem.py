@@ -69,12 +69,13 @@ def ours(problem: Problem) -> Callable[[int], Ended]:
         key_mode, *keys = jax.random.split(jax.random.key(seed), STEPS + 1)
         start: Any = mcmc.laplace(w, X, key=key_mode)
         for i, key in enumerate(keys):
-            chains = mcmc.hmc(
-                w, X, start, M=1, chains=1, warm_up=0 if i else 20, target=0.9, leapfrogs=LEAPFROGS, key=key
-            )
-            data = X, chains.t[0, 0]
+            seen, X_seen, _ = decoders.projected(w, X)
+            if i:
+                start = eqx.tree_at(lambda chains: chains.scale, start, scale_at(seen, start.last[0]))
+            options = {"warm_up": 0 if i else 20, "target": 0.9, "leapfrogs": LEAPFROGS}
+            start = mcmc.hmc(seen, X_seen, start, M=1, chains=1, key=key, **options)
+            data = X, start.last[0]
             w = ascend(mean_log_p, w, data, steps=UPDATES, chunk=UPDATES, learning_rate=RATE, key=key, progress=False).w
-            start = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(w, chains.last[0]))
         return Ended(w, X)
 
     return answer

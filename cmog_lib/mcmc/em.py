@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
@@ -57,13 +57,15 @@ def mc_em_step(
     """
     start: Any
     key_mode, key_chains = jax.random.split(_validate.key(key))
+    X = _validate.array("X", X, ("N", _validate.decoder(w).data_dim))
+    seen, X_seen, _ = projected(as_module(w), X)
     if chains is None:
-        start, spent = laplace(w, X, key=key_mode), evaluations_of_laplace(len(X))
+        start, spent = laplace(seen, X_seen, key=key_mode), evaluations_of_laplace(len(X))
     else:
         # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now. A scale
         # that hangs on where the chain stands is exact only in the long run; within one E-step it stays as it is.
-        start, spent = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(as_module(w), chains.last[0])), len(X)
-    chains = hmc(w, X, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
+        start, spent = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(seen, chains.last[0])), len(X)
+    chains = hmc(seen, X_seen, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
