@@ -127,5 +127,10 @@ def batch_bound(both: tuple[Any, Any], X: Array, batch_size: int, M: int, key: K
 
 
 def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
-    of_one = jax.vmap(lambda x, key: lower_bound(*both, x, M, key=key))
-    return jnp.mean(of_one(X, jax.random.split(key, len(X))))
+    # `lower_bound` of every datum, with the same draws, written out so that both networks see plain matrices: a row for
+    # each pair of a datum and a draw. An axis of draws inside each datum's costs a step a fifth of its time.
+    w, encoder = both
+    q = jax.vmap(check(encoder, w))(X)
+    T = jax.vmap(lambda q, key: q.sample(M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)
+    log_p = jax.vmap(lambda x, t: log_p_x_given_t(w, x, t))(jnp.repeat(X, M, axis=0), T)
+    return jnp.mean(log_p) - jnp.mean(kl_to_prior(q).sum(axis=1))
