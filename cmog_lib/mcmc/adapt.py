@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cmog_lib.mcmc.steps import State
 
 OWN = 0.03  # share of a chain's own acceptance in its step; the rest is the mean of all
-FEWEST = 10  # steps of warm-up below which there is time for the step only
+FEWEST = 20  # steps of warm-up below which only the step is learnt: from half as many, a scale is not made better
 PRIOR = 1.0  # draws that the old scale counts for, beside those seen
 
 
