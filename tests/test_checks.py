@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cmog_lib.classroom import checks
-from cmog_lib.classroom.checks import lecture1, lecture2, lecture3, lecture4, lecture5, lecture6
+from cmog_lib.classroom.checks import lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7
 
 EXERCISES = {
     f"{module.__name__.rsplit('.', 1)[1]}.{name}": exercise
-    for module in (lecture1, lecture2, lecture3, lecture4, lecture5, lecture6)
+    for module in (lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7)
     for name, exercise in vars(module).items()
     if isinstance(exercise, checks.Exercise)
 }
