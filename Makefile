@@ -66,7 +66,7 @@ bench: $(BENCH)/.complete ## measure the library beside its peers, all rows or t
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 $(BENCH)/.complete: benchmarks/requirements.txt requirements.txt $(STAMP)
-	@echo "bench: building $(BENCH): 0.7 GB on disk, a minute or two, once"
+	@echo "bench: building $(BENCH): 1.6 GB on disk, a few minutes, once"
 	@$(RUN) venv --clear $(BENCH)
 	@$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --only-binary=:all: -r benchmarks/requirements.txt
 	@touch $@
