@@ -3,11 +3,13 @@
 A row is a module of this folder with
     TITLE, UNIT     what is done, and what there should be much of in a second
     OURS            which contender is the library
+    DTYPE           where it is not float32
     CONTENDERS      name → function(problem) that returns answer(seed), which is timed
     prepare(folder) makes the problem, once; load(folder) reads it, in each process
     judged(answer)  the clock has stopped: a dict with "value", so many UNITs, and what `accuracy` asks for, all JSON
     accuracy(answers) name → what stands in the table, and whether it will do; from everyone's last answer, judged
 Compilation is what JAX itself reports of the first turn, whose other seconds count only where there is no second turn.
+Every process has the cores that this one has, and as many threads; `taskset -c 0,1 make bench` gives two to all.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "benchmarks"
 ROUNDS = 8  # the first compiles, seven are measured
 PATIENCE = 120.0  # seconds after which a contender gets no further turn
+PEERS = ("blackjax", "numpyro", "optax", "scikit-learn", "torch")  # whose versions the table names
 
 
 def run(row_name: str, rounds: int = ROUNDS, patience: float = PATIENCE, only: list[str] | None = None) -> str:
@@ -65,8 +69,11 @@ class Worker:
     def __init__(self, row: str, name: str) -> None:
         command = [sys.executable, "-m", "benchmarks.harness", row, name]
         self.name, self.answers = name, list[dict[str, Any]]()
+        # JAX counts the cores that it may use; what goes by OpenMP, PyTorch and scikit-learn, is told. There a thread
+        # that waits for another sleeps: by running round in circles PyTorch loses up to ten times on a busy machine.
+        env = os.environ | {"OMP_NUM_THREADS": str(cores()), "OMP_WAIT_POLICY": "PASSIVE"}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
     def ask(self, seed: int) -> None:
@@ -108,6 +115,11 @@ def serve(row_name: str, name: str) -> None:
         print(json.dumps(row.judged(answer) | took), file=answers, flush=True)
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def peak_memory() -> float:
     """The most that this process ever held, in GB."""
     import resource
@@ -135,7 +147,7 @@ def spread(values: list[float], digits: int = 3) -> str:
     """`median (lowest–highest)`, without a range where there is one value."""
 
     def short(value: float) -> str:
-        return f"{value:.{digits}g}" if value < 1000 else f"{value:.0f}"
+        return f"{value:.{digits}g}" if value < 10**digits else f"{value:.0f}"
 
     middle = short(statistics.median(values))
     return middle if len(values) == 1 else f"{middle} ({short(min(values))}–{short(max(values))})"
@@ -163,19 +175,42 @@ def table(row: Any, answers: dict[str, list[dict[str, Any]]]) -> str:
             f"{given[-1]['memory']:.1f} GB",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"Medians and, in brackets, ranges. {machine()}"])
+    return "\n".join(
+        [*lines, "", f"Medians and, in brackets, ranges. {machine()}, {getattr(row, 'DTYPE', 'float32')}."]
+    )
 
 
 def machine() -> str:
     """Where this was measured, and with what."""
     from importlib.metadata import version
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    with_what = ", ".join(f"{name} {version(name)}" for name in ("jax", "blackjax", "numpyro", "optax"))
-    return f"{cpu}, {cores} cores, {platform.system()}, Python {platform.python_version()}, {with_what}, float32."
+    with_what = ", ".join(f"{name} {version(name)}" for name in ("jax", *PEERS))
+    return f"{cpu}, {cores()} cores, {platform.system()}, Python {platform.python_version()}, {with_what}; {limits()}"
+
+
+@cache
+def limits() -> str:
+    """What these cores can do at best: in matrix products, and in moving numbers to and from memory."""
+    import jax
+    import jax.numpy as jnp
+
+    def fastest(f: Any, a: Any) -> float:
+        times, a = [], f(a)
+        for _ in range(10):
+            start = time.perf_counter()
+            a = jax.block_until_ready(f(a))
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    side, length = 2048, 2**26
+    product = fastest(jax.jit(lambda A: A @ A / side), jnp.ones((side, side)))
+    moved = fastest(jax.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(length))
+    return (
+        f"{2 * side**3 / product / 1e9:.0f} Gflop/s in float32 products, {8 * length / moved / 1e9:.0f} GB/s of memory"
+    )
 
 
 def rows() -> Iterator[str]:

@@ -7,7 +7,9 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -40,15 +42,16 @@ def test_ratios_are_of_turns_that_stood_side_by_side():
 
 def test_a_median_comes_with_its_range_unless_it_is_alone():
     assert harness.spread([3.0, 1.0, 2.0]) == "2 (1–3)" and harness.spread([1234.5]) == "1234"
+    assert harness.spread([123.4], 2) == "123"
 
 
 def test_a_row_whose_accuracy_fails_has_no_ratio(monkeypatch):
-    monkeypatch.setattr(harness, "machine", lambda: "Here.")
+    monkeypatch.setattr(harness, "machine", lambda: "Here")
     answers = {"ours": turns(9.0, 1.0), "theirs": turns(9.0, 4.0), "bad": turns(9.0, 8.0, good=False)}
     *_, ours, theirs, bad, _, foot = harness.table(row(), answers).splitlines()
     assert "×" not in ours and "| 4 × |" in theirs and "as good" in theirs
     assert "×" not in bad and "not compared" in bad and "worse" in bad
-    assert foot.endswith("Here.")
+    assert foot.endswith("Here, float32.")
 
 
 def test_a_table_takes_the_place_of_the_last_one():
@@ -59,7 +62,53 @@ def test_a_table_takes_the_place_of_the_last_one():
 
 
 def test_the_rows_are_the_modules_with_contenders():
-    assert {"hmc", "mcem"} <= set(harness.rows()) and "harness" not in harness.rows()
+    assert {"hmc", "importance", "mcem", "vae"} <= set(harness.rows()) and "harness" not in harness.rows()
+
+
+@pytest.mark.parametrize("name", sorted(harness.rows()))
+def test_a_row_has_what_the_harness_asks_for(name):
+    row = harness.row_of(name)
+    assert row.OURS in row.CONTENDERS and len(row.CONTENDERS) > 1
+    assert all(callable(part) for part in (row.prepare, row.load, row.judged, row.accuracy, *row.CONTENDERS.values()))
+    assert isinstance(row.TITLE, str) and isinstance(row.UNIT, str)
+
+
+def test_a_contender_has_the_threads_that_we_have(monkeypatch):
+    given = {}
+    monkeypatch.setattr(harness.subprocess, "Popen", lambda command, **options: given.update(options))
+    harness.Worker("vae", "PyTorch, eager")
+    assert given["env"]["OMP_NUM_THREADS"] == str(harness.cores())
+
+
+def test_a_vae_that_ends_elsewhere_is_not_compared():
+    vae = harness.row_of("vae")
+    bounds = {vae.OURS: 475.0, "near": 470.0, "below": 460.0, "above": 490.0}
+    found = vae.accuracy({name: {"bound": bound} for name, bound in bounds.items()})
+    assert [good for _, good in found.values()] == [True, True, False, False] and found["near"][0] == "470.0 nats"
+
+
+def test_importance_bounds_agree_where_they_differ_by_their_own_noise():
+    importance = harness.row_of("importance")
+    bounds = {importance.OURS: [1.0, 2.0, 3.0, 4.0], "near": [1.5, 1.5, 3.5, 3.5], "off": [0.0, 1.1, 2.0, 3.1]}
+    found = importance.accuracy({name: {"bounds": bound} for name, bound in bounds.items()})
+    assert [good for _, good in found.values()] == [True, True, False]
+
+
+def test_a_sum_that_we_get_wrong_is_compared_with_nobody():
+    marginal = harness.row_of("marginal")
+    found = marginal.accuracy({marginal.OURS: {"error": 2e-4}, "right": {"error": 1e-12}})
+    assert not any(good for _, good in found.values())
+
+
+def test_the_likelihood_of_a_fit_is_the_closed_form_one():
+    W, b, X = np.ones((3, 1)), np.zeros(3), np.diag([1.0, 2.0, 3.0])
+    C = W @ W.T + 0.5 * np.eye(3)
+    truth = scipy.stats.multivariate_normal(b, C).logpdf(X).mean()
+    factor, ppca = (harness.row_of(name) for name in ("factor", "ppca"))
+    by_data = factor.judged(factor.Fitted(W, b, np.full(3, 0.5), X))["log_p_x"]
+    mean = X.mean(axis=0)
+    by_moments = ppca.judged(ppca.Fitted(W, b, 0.5, mean, (X - mean).T @ (X - mean) / 3))["log_p_x"]
+    assert by_data == pytest.approx(truth, abs=1e-12) and by_moments == pytest.approx(truth, abs=1e-12)
 
 
 def test_every_table_of_the_readme_was_made_by_a_row():
@@ -73,7 +122,7 @@ def test_the_peers_are_pinned_at_the_projects_versions():
         return {(pin := Requirement(line)).name: str(pin.specifier) for line in lines}
 
     project, peers = pins("requirements.txt"), pins("benchmarks/requirements.txt")
-    assert {"blackjax", "numpyro", "optax"} <= set(peers)
+    assert set(harness.PEERS) - {"scikit-learn"} <= set(peers)
     assert {name: project[name] for name in peers.keys() & project} == {
         name: peers[name] for name in peers.keys() & project
     }
