@@ -51,8 +51,10 @@ def ascend(
     with tqdm(total=steps, disable=not progress, unit="step") as bar:
         for first in range(0, steps, chunk):
             try:
-                indices = jnp.arange(first, first + chunk)
-                carry_new, values = _chunk(objective, optimiser, carry, rest, data, key, indices, jnp.asarray(steps))
+                now = (rest, data, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
+                carry_new, values, good = _chunk(objective, optimiser, False, carry, *now)
+                if not good:  # once more, looking at every step, to name the one that failed and to keep what was good
+                    carry_new, values, _ = _chunk(objective, optimiser, True, carry, *now)
                 values = np.asarray(values)[: steps - first]
             except KeyboardInterrupt:
                 interrupted = True
@@ -76,7 +78,12 @@ def _adam() -> Any:
 
 
 @eqx.filter_jit
-def _chunk(objective, optimiser, carry, rest, data, key, indices, steps):
+def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps):
+    """The carry after a chunk, the values, and whether all of both are finite.
+
+    watched: stop where something is not, with the last good state; to look at every number costs a fifth of a step.
+    """
+
     def finite(tree: PyTree) -> Bool[Array, ""]:
         return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
@@ -90,6 +97,8 @@ def _chunk(objective, optimiser, carry, rest, data, key, indices, steps):
         # Optimisers descend.
         updates, state_new = optimiser.update(jax.tree.map(jnp.negative, gradient), state, parameters)
         moved = jax.tree.map(lambda old, update: old + update.astype(old.dtype), parameters, updates)
+        if not watched:
+            return (moved, state_new, carry[2]), value
         causes = jnp.stack([~jnp.isfinite(value), ~finite(gradient), ~finite(moved)])
         good = ~causes.any()
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), (moved, state_new), (parameters, state))
@@ -101,4 +110,6 @@ def _chunk(objective, optimiser, carry, rest, data, key, indices, steps):
         runs = (index < steps) & (carry[2] < 0)
         return jax.lax.cond(runs, step, lambda carry, _: (carry, jnp.full((), jnp.nan, blank.dtype)), carry, index)
 
-    return jax.lax.scan(guarded, carry, indices)
+    last, values = jax.lax.scan(guarded, carry, indices)
+    # What was not finite at one step is not at the next: Adam's averages keep it. NaN stands for steps not taken.
+    return last, values, finite(last[0]) & jnp.all(jnp.isfinite(values) | (indices >= steps))
