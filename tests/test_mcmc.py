@@ -181,10 +181,10 @@ def test_simulation_based_calibration(sampler, kind):
 
 @samplers
 def test_adaptation_reaches_its_target(sampler):
-    w = linear(jnp.float32)
+    w = linear(jnp.float32, d=10, D=12)
     X = data_of(w, 30)
     start = mcmc.laplace(w, X, key=KEY)
-    for target in (0.3, 0.6) if sampler is mcmc.metropolis else (0.6, 0.8):
+    for target in (0.3, 0.6) if sampler is mcmc.metropolis else (0.85, 0.95):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 300 Metropolis steps are few for R̂
             chains = sampler(w, X, start, M=300, key=KEY, warm_up=400, target=target)
@@ -207,8 +207,20 @@ def test_a_few_draws_and_their_slopes_tell_a_gaussians_covariance(monkeypatch):
         assert jnp.abs(L @ jnp.swapaxes(L, 1, 2) @ P - jnp.eye(4)[None]).max() < 1e-6 and (jnp.triu(L, 1) == 0).all()
 
 
+def test_no_trajectory_mirrors_the_last_draw():
+    w = linear(jnp.float32)
+    X = data_of(w, 100)
+    p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
+    for leapfrogs in (2, 5):
+        chains = mcmc.hmc(w, X, p, M=200, key=KEY, chains=1, leapfrogs=leapfrogs)
+        away = np.linalg.solve(np.asarray(p.L)[None], np.asarray(chains.t[0] - p.m[None])[..., None])
+        following = (away[1:] * away[:-1]).mean()
+        # Of 40,000 products; a proposal that is refused stays near.
+        assert chains.step.max() < 1.01 * np.pi / 2 / leapfrogs and abs(following) < 0.15
+
+
 def test_a_warm_up_finds_scale_and_step_from_a_start_that_knows_neither(dtype):
-    w = decoders.Linear(jnp.diag(jnp.asarray([100.0, 1.0], dtype)), jnp.zeros(2, dtype), jnp.zeros((), dtype))
+    w = decoders.Linear(jnp.diag(jnp.asarray([30.0, 1.0], dtype)), jnp.zeros(2, dtype), jnp.zeros((), dtype))
     X = data_of(w, 8)
     p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
     with warnings.catch_warnings():
@@ -217,9 +229,9 @@ def test_a_warm_up_finds_scale_and_step_from_a_start_that_knows_neither(dtype):
     ratio = jnp.diagonal(chains.scale @ jnp.swapaxes(chains.scale, 1, 2), axis1=1, axis2=2) / jnp.diagonal(
         p.covariance, axis1=1, axis2=2
     )
-    # Of a posterior a hundred times as narrow in one direction: to a factor of three in its deviation.
+    # Of a posterior thirty times as narrow as the start says: to a factor of three in its deviation.
     assert float(ratio.min()) > 1 / 9 and float(ratio.max()) < 9
-    assert abs(float(chains.acceptance.mean()) - 0.8) < 0.1 and chains.r_hat.max() < 1.1
+    assert float(chains.acceptance.mean()) > 0.7 and chains.r_hat.max() < 1.1
     kept = mcmc.hmc(w, X, chains, M=5, warm_up=0, key=KEY)
     assert eqx.tree_equal(kept.scale, chains.scale), "without a warm-up nothing is learnt"
 

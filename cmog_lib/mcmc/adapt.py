@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -31,8 +32,8 @@ def step_from(log_step: Float[Array, "C N"]) -> Step:
     return Step(log_step, log_step, zero, zero, log_step + jnp.log(10.0).astype(log_step.dtype))
 
 
-def better_step(a: Step, acceptance: Float[Array, "C N"], target: Float[Array, ""]) -> Step:
-    """One step of Nesterov's dual averaging, with the constants of Hoffman and Gelman 2014, §3.2.
+def better_step(a: Step, acceptance: Float[Array, "C N"], target: Float[Array, ""], longest: float) -> Step:
+    """One step of Nesterov's dual averaging, with the constants of Hoffman and Gelman 2014, §3.2; none beyond longest.
 
     In units of their own scale all posteriors want much the same step, and all chains together know it after a few
     draws where one alone would still be guessing. A chain for which it will not do finds its own, though slowly.
@@ -41,7 +42,7 @@ def better_step(a: Step, acceptance: Float[Array, "C N"], target: Float[Array, "
     steps = a.steps + 1
     share = 1 / (steps + 10)
     error = (1 - share) * a.error + share * (target - acceptance)
-    log_step = a.origin - jnp.sqrt(steps) / 0.05 * error
+    log_step = jnp.minimum(a.origin - jnp.sqrt(steps) / 0.05 * error, math.log(longest))
     forget = steps**-0.75
     return Step(log_step, forget * log_step + (1 - forget) * a.average, error, steps, a.origin)
 

@@ -57,9 +57,8 @@ def hmc(
 
     Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off. Where the step is
     adapted, halfway through the warm_up each datum's scale is learnt too, from its draws and their slopes. Slide 15.
-    In units of the posterior's own scale a step comes out near 0.8 at d = 10, and longer at small d: two leapfrogs
-    turn a quarter of a circle or a little more, after which a Gaussian's next draw has forgotten the last; twice as
-    many would only mirror it.
+    No trajectory is adapted to more than a quarter of a circle in these units, after which a Gaussian's next draw has
+    forgotten the last, and twice as far only mirrors it: at small d the acceptance stays above the target.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, _validate.count("leapfrogs", leapfrogs))
 

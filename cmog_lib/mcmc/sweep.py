@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -46,10 +47,13 @@ def sweep(
 
     over_data = jax.vmap(one)
     over_chains = jax.vmap(over_data, in_axes=(None, 0, None, 0, 0))
+    # A quarter of a circle in units of the scale, whatever the target: a longer way would end at the last draw's mirror
+    # image, whose mean is better than it should be and whose square has learnt nothing.
+    longest = math.inf if leapfrogs is None else 0.5 * math.pi / leapfrogs
     halfway = warm_up // 2 if adapt and leapfrogs is not None and warm_up >= FEWEST else 0
 
     def learn(learnt: Learnt, states: State, acceptance: Array, number: Array) -> Learnt:
-        step, scale, seen = better_step(learnt[0], acceptance, target), *learnt[1:]
+        step, scale, seen = better_step(learnt[0], acceptance, target, longest), *learnt[1:]
         if not halfway:
             return step, scale, seen
         seen = see(seen, states)
