@@ -35,7 +35,7 @@ class Ladder(eqx.Module):
     @property
     def gap(self) -> dict[str, Float[np.ndarray, "N"]]:
         """log p(x_i|w) − L(w, q_i) = KL(q_i‖p(t|x_i,w)) of every rung below the first, in nats."""
-        return {rung: self.value[TRUTH] - bound for rung, bound in self.value.items() if rung != TRUTH}
+        return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
 def gap_ladder(
@@ -55,8 +55,9 @@ def gap_ladder(
     nats, Gaussians by Gauss–Hermite nodes of their own, the free product on n nodes a dimension over [-half_width,
     half_width]². For larger d log p(x|w) is by importance sampling from the first rung's q, M = 5000, which is below it
     in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought; where none gets
-    higher than the encoder's own answer, that is kept. progress: show the bars.
-    Raises ValueError for an encoder that does not fit or data that are not the decoder's. Source: Cremer, Li and
+    higher than the encoder's own answer, that is kept. key: for the searches and draws. progress: show the bars.
+    Raises ValueError for an encoder that does not fit, data that are not the decoder's, starts below 1 or an untyped
+    key; warns as `quadrature.exact` and `variational.cavi_grid` do. Source: Cremer, Li and
     Duvenaud 2018, who call the last step the amortisation gap.
     """
     w, key = as_module(_validate.decoder(w)), _validate.key(key)
@@ -69,15 +70,16 @@ def gap_ladder(
     if d <= 2:
         exact = quadrature.exact(w, X)
         value[TRUTH], error[TRUTH] = exact.log_p_x, exact.error
-        # By sums on a grid, whose error is that of its cells; for d = 1 it is the posterior itself.
-        q[FREE] = cavi_grid(w, X, quadrature.grid(d, n, half_width), starts=2, sweeps=60)
-        value[FREE], error[FREE] = q[FREE].bound[:, -1], jnp.zeros(len(X), X.dtype)
+        # By sums on a grid, for d = 1 of the posterior itself; what half as many cells a side change is its error.
+        q[FREE], coarse = (cavi_grid(w, X, quadrature.grid(d, k, half_width), starts=2, sweeps=60) for k in (n, n // 2))
+        value[FREE] = q[FREE].bound[:, -1]
+        error[FREE] = jnp.abs(value[FREE] - coarse.bound[:, -1])
     else:
         value[TRUTH], error[TRUTH] = _log_mean(bound.log_weights(w, q[FULL], X, DRAWS, key=key))
     q[GAUSSIAN], value[GAUSSIAN], error[GAUSSIAN] = _best(w, X, told, key, starts, progress)
     q[ENCODER], (value[ENCODER], error[ENCODER]) = told, gaussian_bound(w, told, X, key=key)
-    wide = lambda rows: {rung: np.asarray(row, np.float64) for rung, row in rows.items()}  # noqa: E731
-    return Ladder(wide(value), wide(error), q)
+    value, error = ({rung: np.asarray(row, np.float64) for rung, row in rows.items()} for rows in (value, error))
+    return Ladder(value, error, q)
 
 
 def gaussian_bound(
@@ -86,9 +88,12 @@ def gaussian_bound(
     """L(w,q_i) = E_{q_i} log p(x_i,t|w) + entropy(q_i), and its error, in nats, [N] each: a Gaussian q for each datum.
 
     w: decoder. q: m [N, d]. X: [N, D]. For d ≤ 2 by 32 Gauss–Hermite nodes a dimension, the error being what 24 would
-    change; for larger d by draws, with their standard error. Raises ValueError when the shapes do not fit.
+    change; for larger d by so many draws, with their standard error. Raises ValueError when the shapes do not fit, or
+    for an untyped key.
     """
-    w = as_module(_validate.decoder(w))
+    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    X = _validate.array("X", X, ("N", w.data_dim))
+    _validate.array("q.mean", q.mean, (len(X), w.latent_dim))
     if w.latent_dim <= 2:
         fine, coarse = (_by_nodes(w, q, X, n) for n in (HERMITE, 3 * HERMITE // 4))
         return fine, jnp.abs(fine - coarse)
@@ -109,7 +114,7 @@ def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
 
 
 def _as_full(q: Gaussian) -> FullGaussian:
-    return FullGaussian(q.m, jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(q.s))
+    return FullGaussian(q.m, q.s[..., None] * jnp.eye(q.s.shape[-1], dtype=q.s.dtype)[None])
 
 
 def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) -> tuple[Any, Any, Any]:

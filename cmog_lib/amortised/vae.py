@@ -56,9 +56,10 @@ def vae_step(
     w: decoder. encoder: with parameters φ. X: [N, D], the data of this step. learning_rate: η, an array so that another
     one compiles nothing anew. M: draws a datum. Returns both networks and the mean bound before the step, in nats.
     The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
-    Raises ValueError as `lower_bound` does.
+    Raises ValueError as `fit` does.
     """
-    w = as_module(w)
+    w, key, M = as_module(_validate.decoder(w)), _validate.key(key), _validate.count("M", M)
+    X = _validate.array("X", X, ("N", w.data_dim))
     value, gradient = eqx.filter_value_and_grad(_mean_bound)((w, encoder), X, M, key)
     w, encoder = eqx.apply_updates((w, encoder), jax.tree.map(lambda g: learning_rate * g, gradient))
     return w, encoder, value

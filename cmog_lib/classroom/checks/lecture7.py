@@ -27,9 +27,7 @@ kl = Exercise(
             lambda m, s: 0.5 * jnp.sum(m**2 + s - 1 - jnp.log(s))
         ),
         "The factor ½ is missing.": lambda m, s: 2 * _kl(m, s),
-        "½ stands before log s² too: ½ log s² = log s, and not ½ log s.": (
-            lambda m, s: 0.5 * jnp.sum(m**2 + s**2 - 1 - jnp.log(s))
-        ),
+        "½ log s stands where ½ log s² = log s is meant.": (lambda m, s: 0.5 * jnp.sum(m**2 + s**2 - 1 - jnp.log(s))),
         "A sign: a KL is never negative.": lambda m, s: -_kl(m, s),
         "The −1 is missing: for q = p(t) it must come out 0.": lambda m, s: jnp.sum(0.5 * (m**2 + s**2) - jnp.log(s)),
         "This is KL(p(t)‖q), the other way round: here it is q that is averaged over.": (
@@ -79,7 +77,7 @@ batch_bound = Exercise(
     mistakes={
         "The mean over the pixels where the sum was meant: then the KL weighs D times too much, and all latents fall "
         "silent.": _bound(pixels=jnp.mean),
-        "A sign: the KL is taken away.": _bound(sign=1.0),
+        "A sign: the KL was added; it has to be taken away.": _bound(sign=1.0),
         "This is the negative of the bound. L(w, q) is maximised.": lambda *args: -_bound()(*args),
         "The KL is forgotten: then nothing keeps q near p(t), and s goes to 0.": _bound(sign=0.0),
         "The sum over the images where the mean was meant.": _bound(data=jnp.sum),
@@ -147,7 +145,7 @@ importance = Exercise(
         "The mean over the images was taken as well: one number for each image was asked for.": (
             lambda log_weights: _log_mean(log_weights).mean()
         ),
-        "A sign: log p(x|w) is wanted, and bounds from below.": lambda log_weights: -_log_mean(log_weights),
+        "A sign: this is minus the log of the mean weight.": lambda log_weights: -_log_mean(log_weights),
     },
     praise="Right. One draw gives L(w, q) in the mean; the more there are, the nearer it comes to log p(x|w).",
 )
