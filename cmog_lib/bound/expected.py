@@ -35,7 +35,7 @@ def expected_log_joint(
         return weight @ jax.vmap(lambda t: log_p_xt(w, x, t))(t)
     scaled = w.W / w.sigma[:, None]
     at_mean = jnp.sum(((x - w.W @ m - w.b) / w.sigma) ** 2 + 2 * jnp.log(w.sigma) + LOG_2PI) + jnp.sum(m**2 + LOG_2PI)
-    spread = jnp.trace(q.covariance) + jnp.trace(scaled @ q.covariance @ scaled.T)
+    spread = jnp.trace(q.covariance) + jnp.sum((scaled @ q.covariance) * scaled)
     return -0.5 * (at_mean + spread)
 
 
