@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import hypothesis
@@ -30,6 +31,18 @@ class ByFileOrLecture(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)  # the tests run without xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     return ByFileOrLecture(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_go_of_compiled_code() -> Iterator[None]:
+    """What a file's tests compiled is let go of after it.
+
+    Every compiled function takes some of the 65,530 places that Linux maps for a process; all tests together compile
+    more than that, and a process that has none left dies in the compiler, without a word.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(params=["float32", "float64"])
