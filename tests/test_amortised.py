@@ -148,18 +148,19 @@ def test_learning_climbs_and_two_runs_are_the_same(images, trained):
     assert (again.trace == trained.trace).all()
 
 
-def test_one_step_goes_up_the_gradient_by_the_learning_rate():
+@pytest.mark.parametrize("M", [1, 3])
+def test_one_step_goes_up_the_gradient_by_the_learning_rate(M):
     with jax.enable_x64(True):  # float32 has not enough digits for the difference
         w = network(jnp.float64)
         encoder, X, keys = mlp_encoder(jnp.float64, w), data_of(w, 16), jax.random.split(KEY, 16)
 
         def mean(both):
-            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, key=key))(X, keys).mean()
+            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, M, key=key))(X, keys).mean()
 
         before, slope = eqx.filter_value_and_grad(mean)((w, encoder))
         squared = sum(jnp.sum(a**2) for a in jax.tree.leaves(slope))
         rate = jnp.asarray(1e-7)
-        w_new, encoder_new, value = amortised.vae_step(w, encoder, X, learning_rate=rate, key=KEY)
+        w_new, encoder_new, value = amortised.vae_step(w, encoder, X, learning_rate=rate, key=KEY, M=M)
         np.testing.assert_allclose(value, before, rtol=1e-12)
         # L(θ + η∇L) = L(θ) + η |∇L|² + O(η²)
         np.testing.assert_allclose(mean((w_new, encoder_new)) - before, rate * squared, rtol=1e-3)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from cmog_lib import _validate
 from cmog_lib.amortised.encoders import Encoder, check
-from cmog_lib.amortised.vae import batch_bound
+from cmog_lib.amortised.vae import Problem, batch_bound
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.optimise import ascend
 from cmog_lib.posteriors import Gaussian
@@ -141,7 +141,7 @@ def fit_sweep(
     dims = _validate.sizes("dims", dims)
     if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:
         raise ValueError(f"dims must be different numbers from 1 to w.latent_dim = {w.latent_dim}, got {dims}")
-    problem = _Problem(X, min(_validate.count("batch_size", batch_size), len(X)), M)
+    problem = Problem(X, None, min(_validate.count("batch_size", batch_size), len(X)), M)
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
@@ -155,15 +155,7 @@ def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, 
     return jax.tree.map(lambda *copies: jnp.stack(copies), *models)
 
 
-class _Problem(eqx.Module):
-    """What a step needs beside what it moves: the data, how many of them and how many draws."""
-
-    X: Float[Array, "N D"]
-    batch_size: int = eqx.field(static=True)
-    M: int = eqx.field(static=True)
-
-
-def _sum_of_bounds(both: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+def _sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     def of_one(both: Any) -> Array:
         return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
 

@@ -91,7 +91,7 @@ def fit(
     """
     w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
     X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
-    problem = _Problem(X, w if hold_w else None, min(_validate.count("batch_size", batch_size), len(X)), M)
+    problem = Problem(X, w if hold_w else None, min(_validate.count("batch_size", batch_size), len(X)), M)
     options: Any = {"optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     both: Any = encoder if hold_w else (w, encoder)
     try:
@@ -105,7 +105,7 @@ def fit(
     return Trained(w, encoder, found.trace, found.interrupted)
 
 
-class _Problem(eqx.Module):
+class Problem(eqx.Module):
     """What a step needs beside what it moves: the data, the decoder where it is held, how many data and draws."""
 
     X: Float[Array, "N D"]
@@ -114,7 +114,7 @@ class _Problem(eqx.Module):
     M: int = eqx.field(static=True)
 
 
-def _mean_bound_of_batch(moved: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+def _mean_bound_of_batch(moved: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     both = moved if problem.w is None else (problem.w, moved)
     return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
 
