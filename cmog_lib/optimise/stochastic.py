@@ -34,7 +34,8 @@ def ascend(
     at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through.
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
-    Raises NotFinite when the value, the gradient or w is not finite, ValueError for any argument that is no such thing.
+    Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
+    for any argument that is no such thing.
     """
     from tqdm.auto import tqdm
 
