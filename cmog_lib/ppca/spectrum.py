@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,8 @@ from jaxtyping import Array, Float, Int
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
+
+BLOCK = 4096  # data whose products are summed at a time
 
 
 class Spectrum(eqx.Module):
@@ -24,7 +29,7 @@ class Spectrum(eqx.Module):
     eigenvalues: Float[Array, "D"]
     eigenvectors: Float[Array, "D K"]
     n: int = eqx.field(static=True)
-    rank: int = eqx.field(static=True)
+    rank: Int[Array, ""]
 
     @property
     def data_dim(self) -> int:
@@ -52,7 +57,7 @@ class Spectrum(eqx.Module):
         Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
         """
         d = _validate.count("latent_dim", latent_dim, 1)
-        if d >= self.data_dim or d >= self.rank:
+        if d >= self.data_dim or (not isinstance(self.rank, jax.core.Tracer) and d >= self.rank):
             highest = min(self.rank, self.data_dim) - 1
             possible = f"possible here: 1 to {highest}" if highest > 0 else "no latent dimension is possible here"
             raise ValueError(
@@ -104,21 +109,16 @@ class Spectrum(eqx.Module):
 def fit_all(X: Float[Array, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
-    X: [N, D], data. With fewer data than dimensions it goes through the N × N matrix of inner products.
+    X: [N, D], data. With fewer data than dimensions it goes through the N × N matrix of inner products. It may be
+    mapped over many sets of data by `jax.vmap`; a σ of 0, where there is no maximum, is then refused by nobody.
     Raises ValueError when X is no finite matrix of floats. Slide 5.
     """
     X = _validate.array("X", X, ("N", "D"))
     N, D = X.shape
     # In float64 always: squaring the data's spread into a covariance costs half of the digits.
     with jax.enable_x64(True):
-        b, eigenvalues, eigenvectors = jax.device_get(_decompose(jnp.asarray(X, "float64")))
-    # What is below this came from rounding: of the decomposition, or of the data to their own precision.
-    rounding = max(N, D) * np.finfo("float64").eps * eigenvalues[0]
-    rounding += D * (float(jnp.finfo(X.dtype).eps) * float(jnp.abs(X).max())) ** 2
-    rank = int(np.sum(eigenvalues > rounding))
-    eigenvalues = np.pad(eigenvalues[:rank], (0, D - rank))
-    b, eigenvalues, eigenvectors = (jnp.asarray(part, X.dtype) for part in (b, eigenvalues, eigenvectors))
-    return Spectrum(b, eigenvalues, eigenvectors, N, rank)
+        parts = _by_inner_products(X) if N < D else _by_covariance(*moments(X))
+        return _spectrum(*parts, N, D, X.dtype)
 
 
 def fit(X: Float[Array, "N D"], latent_dim: int) -> Linear:
@@ -139,19 +139,46 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
     return U * jnp.sign(jnp.take_along_axis(U, largest[None], axis=0))
 
 
+def moments(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
+    """b = 1/N Σ_i x_i and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, in float64."""
+    if isinstance(X, jax.core.Tracer):
+        x = X.astype("float64")
+        b = x.mean(axis=0)
+        return b, (x - b[None]).T @ (x - b[None]) / len(x)
+    # BLAS makes use of a product's symmetry, XLA does not; and in blocks the data need no copy in float64.
+    x = np.asarray(X)
+    b, S = x.mean(axis=0, dtype="float64"), np.zeros((x.shape[1], x.shape[1]))
+    for k in range(0, len(x), BLOCK):
+        residual = x[k : k + BLOCK] - b[None]
+        S += residual.T @ residual
+    return jnp.asarray(b), jnp.asarray(S / len(x))
+
+
 @jax.jit
-def _decompose(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "K"], Float[Array, "D K"]]:
-    N, D = X.shape
-    b = X.mean(axis=0)
-    X = X - b[None]
-    if N < D:
-        eigenvalues, inner = jnp.linalg.eigh(X @ X.T / N)
-        # XᵀU has orthogonal columns up to rounding, which QR removes, also in the columns of length zero.
-        eigenvectors, _ = jnp.linalg.qr(X.T @ inner[:, ::-1])
-    else:
-        eigenvalues, eigenvectors = jnp.linalg.eigh(X.T @ X / N)
-        eigenvectors = eigenvectors[:, ::-1]
-    return b, eigenvalues[::-1], fix_signs(eigenvectors)
+def _by_covariance(b: Array, S: Array) -> tuple[Array, Array, Array, Array]:
+    eigenvalues, eigenvectors = jnp.linalg.eigh(S)
+    return b, eigenvalues[::-1], eigenvectors[:, ::-1], jnp.trace(S)
+
+
+@jax.jit
+def _by_inner_products(X: Array) -> tuple[Array, Array, Array, Array]:
+    x = X.astype("float64")
+    b = x.mean(axis=0)
+    x = x - b[None]
+    eigenvalues, inner = jnp.linalg.eigh(x @ x.T / len(x))
+    # xᵀU has orthogonal columns up to rounding, which QR removes, also in the columns of length zero.
+    eigenvectors, _ = jnp.linalg.qr(x.T @ inner[:, ::-1])
+    return b, eigenvalues[::-1], eigenvectors, jnp.sum(x**2) / len(x)
+
+
+@partial(jax.jit, static_argnames=("N", "D", "dtype"))
+def _spectrum(b: Array, eigenvalues: Array, eigenvectors: Array, trace: Array, N: int, D: int, dtype: Any) -> Spectrum:
+    # What is below this came from rounding: of the decomposition, or of the data to their own precision.
+    rounding = max(N, D) * jnp.finfo("float64").eps * eigenvalues[0] + jnp.finfo(dtype).eps ** 2 * (trace + b @ b)
+    rank = jnp.sum(eigenvalues > rounding)
+    eigenvalues = jnp.pad(jnp.where(jnp.arange(len(eigenvalues)) < rank, eigenvalues, 0.0), (0, D - len(eigenvalues)))
+    parts = (part.astype(dtype) for part in (b, eigenvalues, fix_signs(eigenvectors)))
+    return Spectrum(*parts, N, rank.astype("int32"))
 
 
 @jax.jit
