@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,23 +33,18 @@ def fit_factor_analysis(
     if floor >= 1:
         raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
     with jax.enable_x64(True):
-        x = jnp.asarray(X, "float64")
-        b, deviation = x.mean(axis=0), x.std(axis=0)
-        constant = np.flatnonzero(deviation <= 4 * jnp.finfo(X.dtype).eps * jnp.abs(x).max(axis=0))
+        b, deviation, largest, S = _standardised(X)
+        constant = np.flatnonzero(np.asarray(deviation <= 4 * jnp.finfo(X.dtype).eps * largest))
         if len(constant):
             raise ValueError(
                 f"X must not have constant columns, since their σ would be 0 and the likelihood infinite; got "
                 f"{len(constant)} of them: {', '.join(map(str, constant[:20]))}; leave them out"
             )
-        x = (x - b[None]) / deviation[None]
-        S = x.T @ x / len(x)
-        spectrum = fit_all(x)
-        d = spectrum.model(latent_dim).latent_dim
+        spectrum = fit_all((X - b[None]) / deviation[None])
+        d = spectrum.possible(latent_dim)
         starts = [jnp.full(len(S), 0.5 * jnp.log(0.5))]
         if spectrum.rank == len(S):
-            # What the other coordinates leave unexplained of each: exact for one factor for each coordinate.
-            unexplained = (1 - d / (2 * len(S))) / jnp.diagonal(jnp.linalg.inv(S))
-            starts.append(0.5 * jnp.log(jnp.clip(unexplained, floor**2, 1.0)))
+            starts.append(_unexplained(S, d, floor))
         lower = jnp.full(len(S), jnp.log(floor))
         optima = [
             optimise.maximise(profile, start, S, d, lower=lower, tolerance=tolerance, max_steps=max_steps)
@@ -56,13 +53,33 @@ def fit_factor_analysis(
         best = max(optima, key=lambda optimum: optimum.value)
         if not best.converged and best.steps >= max_steps:
             raise RuntimeError(f"fit_factor_analysis had not converged after max_steps = {max_steps} steps; allow more")
-        log_sigma = best.w
-        sigma = jnp.exp(log_sigma)
-        theta, U = jnp.linalg.eigh(S / sigma[:, None] / sigma[None, :])
-        scale = jnp.sqrt(jnp.maximum(theta[: -d - 1 : -1] - 1, 0.0))
-        W = (deviation * sigma)[:, None] * fix_signs(U[:, : -d - 1 : -1]) * scale[None]
-        parts = (W, b, log_sigma + jnp.log(deviation))
+        parts = _loadings(S, best.w, deviation, d), b, best.w + jnp.log(deviation)
     return Linear(*(jnp.asarray(part, X.dtype) for part in parts))
+
+
+@jax.jit
+def _standardised(X: Array) -> tuple[Array, Array, Array, Array]:
+    """Mean, standard deviation and largest size of each coordinate, and the correlations."""
+    x = X.astype("float64")
+    b, deviation, largest = x.mean(axis=0), x.std(axis=0), jnp.abs(x).max(axis=0)
+    x = (x - b[None]) / deviation[None]
+    return b, deviation, largest, x.T @ x / len(x)
+
+
+@partial(jax.jit, static_argnames="d")
+def _unexplained(S: Array, d: int, floor: Array | float) -> Array:
+    """log σ from what the other coordinates leave unexplained of each: exact for one factor for each coordinate."""
+    share = (1 - d / (2 * len(S))) / jnp.diagonal(jnp.linalg.inv(S))
+    return 0.5 * jnp.log(jnp.clip(share, floor**2, 1.0))
+
+
+@partial(jax.jit, static_argnames="d")
+def _loadings(S: Array, log_sigma: Array, deviation: Array, d: int) -> Array:
+    """The best W given σ, in the units of the data."""
+    sigma = jnp.exp(log_sigma)
+    theta, U = jnp.linalg.eigh(S / sigma[:, None] / sigma[None, :])
+    scale = jnp.sqrt(jnp.maximum(theta[: -d - 1 : -1] - 1, 0.0))
+    return (deviation * sigma)[:, None] * fix_signs(U[:, : -d - 1 : -1]) * scale[None]
 
 
 def profile(log_sigma: Float[Array, "D"], S: Float[Array, "D D"], latent_dim: int) -> Float[Array, ""]:

@@ -15,7 +15,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
 
-BLOCK = 4096  # data whose products are summed at a time
+LARGE, BLOCK = 2**24, 4096  # numbers from which on a covariance is summed in blocks, of so many data each
 
 
 class Spectrum(eqx.Module):
@@ -49,25 +49,30 @@ class Spectrum(eqx.Module):
         d = _validate.count("latent_dim", latent_dim, 0, self.data_dim - 1)
         return jnp.sqrt(self._sigma_squared[d])
 
-    def model(self, latent_dim: int) -> Linear:
-        """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
+    def possible(self, latent_dim: int) -> int:
+        """d = latent_dim, if max_w p(X|w) exists there: from 1 to below the rank of S.
 
-        latent_dim: d, at least 1 and below the rank. Raises ValueError outside, and says which d are possible: from the
-        rank on the discarded eigenvalues vanish, σ goes to 0 and the likelihood to infinity.
-        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        Raises ValueError otherwise, and says which d are possible: from the rank on the discarded eigenvalues vanish, σ
+        goes to 0 and the likelihood to infinity.
         """
         d = _validate.count("latent_dim", latent_dim, 1)
         if d >= self.data_dim or (not isinstance(self.rank, jax.core.Tracer) and d >= self.rank):
-            highest = min(self.rank, self.data_dim) - 1
+            highest = min(int(self.rank), self.data_dim) - 1
             possible = f"possible here: 1 to {highest}" if highest > 0 else "no latent dimension is possible here"
             raise ValueError(
                 f"latent_dim must leave some spread for σ: the {self.n} data of {self.data_dim} dimensions have rank "
                 f"{self.rank}, so nothing is left beyond {self.rank} dimensions, σ would be 0 and the likelihood "
                 f"infinite; {possible}, got {d}"
             )
-        sigma_squared = self._sigma_squared[d]
-        scale = jnp.sqrt(jnp.maximum(self.eigenvalues[:d] - sigma_squared, 0.0))
-        return Linear(self.eigenvectors[:, :d] * scale[None], self.b, 0.5 * jnp.log(sigma_squared))
+        return d
+
+    def model(self, latent_dim: int) -> Linear:
+        """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
+
+        latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
+        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        """
+        return _model(self, self.possible(latent_dim))
 
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
         """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
@@ -141,10 +146,8 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
 
 def moments(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """b = 1/N Σ_i x_i and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, in float64."""
-    if isinstance(X, jax.core.Tracer):
-        x = X.astype("float64")
-        b = x.mean(axis=0)
-        return b, (x - b[None]).T @ (x - b[None]) / len(x)
+    if isinstance(X, jax.core.Tracer) or X.size < LARGE:
+        return _moments(X)
     # BLAS makes use of a product's symmetry, XLA does not; and in blocks the data need no copy in float64.
     x = np.asarray(X)
     b, S = x.mean(axis=0, dtype="float64"), np.zeros((x.shape[1], x.shape[1]))
@@ -152,6 +155,14 @@ def moments(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D 
         residual = x[k : k + BLOCK] - b[None]
         S += residual.T @ residual
     return jnp.asarray(b), jnp.asarray(S / len(x))
+
+
+@jax.jit
+def _moments(X: Array) -> tuple[Array, Array]:
+    x = X.astype("float64")
+    b = x.mean(axis=0)
+    x = x - b[None]
+    return b, x.T @ x / len(x)
 
 
 @jax.jit
@@ -169,6 +180,13 @@ def _by_inner_products(X: Array) -> tuple[Array, Array, Array, Array]:
     # xᵀU has orthogonal columns up to rounding, which QR removes, also in the columns of length zero.
     eigenvectors, _ = jnp.linalg.qr(x.T @ inner[:, ::-1])
     return b, eigenvalues[::-1], eigenvectors, jnp.sum(x**2) / len(x)
+
+
+@partial(jax.jit, static_argnames="d")
+def _model(spectrum: Spectrum, d: int) -> Linear:
+    sigma_squared = spectrum._sigma_squared[d]
+    scale = jnp.sqrt(jnp.maximum(spectrum.eigenvalues[:d] - sigma_squared, 0.0))
+    return Linear(spectrum.eigenvectors[:, :d] * scale[None], spectrum.b, 0.5 * jnp.log(sigma_squared))
 
 
 @partial(jax.jit, static_argnames=("N", "D", "dtype"))
