@@ -35,10 +35,7 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
                 f"({len(empty)} such {name}s; one {consequence}); leave them out"
             )
     with jax.enable_x64(True):
-        x = jnp.asarray(X, "float64")
-        # Measured from the mean, a missing cell can hold 0 and add nothing to any sum.
-        mean = jnp.nanmean(x, axis=0)
-        x, observed = jnp.nan_to_num(x - mean[None]), jnp.asarray(observed)
+        mean, x, observed = _filled(X)
         start = fit(x, latent_dim)
         w, gain, steps = _climb(start, x, observed, jnp.asarray(tolerance), jnp.asarray(max_steps))
         if not jnp.exp(2 * w.log_sigma) > _floor(x):
@@ -52,6 +49,14 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
         U, lengths, _ = jnp.linalg.svd(w.W, full_matrices=False)
         W, b, log_sigma = fix_signs(U) * lengths[None], w.b + mean, w.log_sigma
     return Linear(*(jnp.asarray(part, X.dtype) for part in (W, b, log_sigma)))
+
+
+@jax.jit
+def _filled(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "N D"], Bool[Array, "N D"]]:
+    """The mean; the data from there, so that a missing cell can hold 0 and add nothing to any sum; the cells seen."""
+    x, observed = X.astype("float64"), ~jnp.isnan(X)
+    mean = jnp.nanmean(x, axis=0)
+    return mean, jnp.where(observed, x - mean[None], 0.0), observed
 
 
 def _floor(x: Array) -> Array:
@@ -76,11 +81,10 @@ def _climb(w: Linear, x: Array, observed: Array, tolerance: Array, max_steps: Ar
 
 def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tuple[Linear, Float[Array, ""]]:
     """One EM step, and the average log p(x_observed|w) before it. x: 0 in the missing cells."""
-    (N, _), (D, d) = x.shape, w.W.shape
+    N, d = len(x), w.latent_dim
     seen = observed.astype(x.dtype)
     # E-step. All the M_i = I + Σ_j observed_ij w_j w_jᵀ / σ² are one matrix product, and `log_p_x_observed`'s own.
-    outer = (w.W[:, :, None] * w.W[:, None, :]).reshape(D, d * d)
-    M = jnp.eye(d)[None] + (seen @ outer).reshape(N, d, d) * jnp.exp(-2 * w.log_sigma)
+    M = jnp.eye(d)[None] + _symmetric(seen @ _packed(w.W[:, :, None] * w.W[:, None, :]), d) * jnp.exp(-2 * w.log_sigma)
     factor = jnp.linalg.cholesky(M)
     inverse = jax.lax.linalg.triangular_solve(factor, jnp.broadcast_to(jnp.eye(d), M.shape), left_side=True, lower=True)
     covariance = jnp.swapaxes(inverse, 1, 2) @ inverse
@@ -92,7 +96,7 @@ def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tu
     # M-step. One regression of each coordinate on (t, 1), over the data in which it was observed.
     t = jnp.concatenate([m, jnp.ones((N, 1), x.dtype)], axis=1)
     tt = t[:, :, None] * t[:, None, :] + jnp.pad(covariance, ((0, 0), (0, 1), (0, 1)))
-    gram, moment = (seen.T @ tt.reshape(N, -1)).reshape(D, d + 1, d + 1), residual.T @ t
+    gram, moment = _symmetric(seen.T @ _packed(tt), d + 1), residual.T @ t
     solution = jnp.linalg.solve(gram, moment[:, :, None])[:, :, 0]
     W, b = solution[:, :d], w.b + solution[:, d]
     sigma_squared = (jnp.sum(residual**2) - jnp.sum(solution * moment)) / seen.sum()
@@ -101,3 +105,16 @@ def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tu
     a, second_moment = m.mean(axis=0), tt.mean(axis=0)[:d, :d]
     R = second_moment - a[:, None] * a[None, :]
     return Linear(W @ jnp.linalg.cholesky(R), b + W @ a, 0.5 * jnp.log(sigma_squared)), log_p / N
+
+
+def _packed(S: Float[Array, "n k k"]) -> Float[Array, "n p"]:
+    """Of symmetric matrices what lies on and below the diagonal, so that no product is done twice."""
+    rows, columns = np.tril_indices(S.shape[1])
+    return S[:, rows, columns]
+
+
+def _symmetric(packed: Float[Array, "n p"], k: int) -> Float[Array, "n k k"]:
+    """And back again."""
+    place = np.zeros((k, k), int)
+    place[np.tril_indices(k)] = np.arange(packed.shape[1])
+    return packed[:, np.maximum(place, place.T)]
