@@ -227,6 +227,27 @@ def test_rank_is_of_the_data_and_not_of_their_rounding(dtype):
     assert ppca.fit_all(plane[:1]).rank == 0
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_fit_may_be_mapped_over_many_sets_of_data(dtype, compiled):
+    sets = jnp.stack([data(dtype, seed=seed) for seed in range(5)])
+    fit = jax.vmap(lambda X: ppca.fit(X, d))
+    mapped = (jax.jit(fit) if compiled else fit)(sets)
+    for k, X in enumerate(sets):
+        alone = ppca.fit(X, d)
+        for part, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True):
+            assert part.dtype == dtype
+            np.testing.assert_allclose(part[k], expected, **close(dtype))
+
+
+def test_a_covariance_summed_in_blocks_is_the_covariance(monkeypatch, dtype):
+    X = data(dtype)
+    whole = ppca.fit(X, d)
+    monkeypatch.setattr(ppca.spectrum, "LARGE", 0)
+    monkeypatch.setattr(ppca.spectrum, "BLOCK", 7)
+    for part, expected in zip(jax.tree.leaves(ppca.fit(X, d)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(part, expected, **close(dtype))
+
+
 @pytest.mark.parametrize(("latent_dim", "said"), [(7, "1 to 6"), (19, "1 to 6"), (20, "1 to 6")])
 def test_a_latent_dimension_without_maximum_is_refused_with_those_that_have_one(latent_dim, said):
     X = jnp.asarray(np.random.default_rng(2).normal(size=(8, 20)))

@@ -140,7 +140,7 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
     """The columns of U, each with its largest entry positive, since an eigenvector has no sign of its own."""
     size = jnp.abs(U)
     # The first of those that are largest up to rounding, so that a tie is broken in the same way everywhere.
-    largest = jnp.argmax(size > 0.999 * size.max(axis=0)[None], axis=0)
+    largest = jax.lax.argmax(size > 0.999 * size.max(axis=0)[None], 0, jnp.int32)
     return U * jnp.sign(jnp.take_along_axis(U, largest[None], axis=0))
 
 
