@@ -4,9 +4,11 @@ A row is a module of this folder with
     TITLE, UNIT     what is done, and what there should be much of in a second
     OURS            which contender is the library
     DTYPE           where it is not float32
+    PYTHON          whose interpreter, where it is not this one
     CONTENDERS      name → function(problem) that returns answer(seed), which is timed
     prepare(folder) makes the problem, once; load(folder) reads it, in each process
-    judged(answer)  the clock has stopped: a dict with "value", so many UNITs, and what `accuracy` asks for, all JSON
+    judged(answer)  the clock has stopped: a dict with "value", so many UNITs, and what `accuracy` asks for, all JSON;
+                    "seconds" too, where the row has a clock of its own
     accuracy(answers) name → what stands in the table, and whether it will do; from everyone's last answer, judged
 Compilation is what JAX itself reports of the first turn, whose other seconds count only where there is no second turn.
 Every process has the cores that this one has, and as many threads; `taskset -c 0,1 make bench` gives two to all.
@@ -67,7 +69,8 @@ class Worker:
     """A contender's process: a seed goes in, a line of JSON comes out."""
 
     def __init__(self, row: str, name: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.harness", row, name]
+        python = str(getattr(row_of(row), "PYTHON", sys.executable))
+        command = [python, "-m", "benchmarks.harness", row, name]
         self.name, self.answers = name, list[dict[str, Any]]()
         # JAX counts the cores that it may use; what goes by OpenMP, PyTorch and scikit-learn, is told. There a thread
         # that waits for another sleeps: by running round in circles PyTorch loses up to ten times on a busy machine.
@@ -112,7 +115,7 @@ def serve(row_name: str, name: str) -> None:
         answer = jax.block_until_ready(answer_for(int(line)))
         wall = time.perf_counter() - start
         took = {"wall": wall, "compile": sum(compiled), "seconds": wall - sum(compiled), "memory": peak_memory()}
-        print(json.dumps(row.judged(answer) | took), file=answers, flush=True)
+        print(json.dumps(took | row.judged(answer)), file=answers, flush=True)
 
 
 def cores() -> int:

@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib import datasets, decoders, mcmc, model, optimise, posteriors
+from benchmarks.data import images
+from cmog_lib import decoders, mcmc, model, optimise, posteriors
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.mcmc.scale import scale_at
 
@@ -51,14 +52,6 @@ class Problem(NamedTuple):
 
 
 # The problem.
-
-
-def images() -> Any:
-    """MNIST's training images, or the digits."""
-    try:
-        return datasets.mnist().X
-    except FileNotFoundError:
-        return datasets.digits().X
 
 
 def prepare(folder: Path) -> None:

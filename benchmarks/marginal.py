@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.hmc import images
+from benchmarks.data import images
 from cmog_lib import amortised, decoders, model, quadrature
 
 TITLE, UNIT, OURS = "Exact marginal: 2000 images, 4096 nodes", "images", "cmog_lib"

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.hmc import images
+from benchmarks.data import images
 from cmog_lib import bound, decoders, mcmc, model
 from cmog_lib.mcmc.scale import scale_at
 from cmog_lib.optimise import ascend

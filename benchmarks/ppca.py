@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.hmc import images
+from benchmarks.data import images
 from cmog_lib import ppca
 from cmog_lib.model import LOG_2PI
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.hmc import images
+from benchmarks.data import images
 from cmog_lib import ppca
 
 TITLE, UNIT, OURS = "Likelihood at every q: 7000 × 256", "values", "cmog_lib"

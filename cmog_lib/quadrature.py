@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _nodes, _validate
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import Weighted
 
@@ -79,7 +79,9 @@ def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N
     Slides 2 and 3.
     """
     w, X, nodes = _checked(w, X, nodes)
-    return _numbers(_log_p_x(w, X, nodes), w, nodes)
+    # Of x only what the decoder can tell is asked of every node; the rest is the same at all of them.
+    told, seen, constant = projected(w, X)
+    return _numbers(_log_p_x(told, seen, nodes) + constant, w, nodes)
 
 
 def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:

@@ -1,4 +1,4 @@
-"""`import cmog_lib` stays as light as JAX with Equinox. What it costs in seconds, benchmarks/import_time.py tells."""
+"""`import cmog_lib` stays as light as JAX with Equinox. What it costs in seconds, make bench ARGS=imports tells."""
 
 from __future__ import annotations
 
