@@ -49,12 +49,17 @@ def samples(X: np.ndarray, seed: int) -> np.ndarray:
 
 def ours(X: np.ndarray) -> Callable[[int], Spread]:
     """`ppca.fit`, for all samples at once."""
-    fit = jax.jit(jax.vmap(lambda X: ppca.fit(X, Q)))
+
+    def spread(X: Any) -> Spread:
+        w = ppca.fit(X, Q)
+        sigma_squared = jnp.exp(2 * w.log_sigma)
+        return Spread(jnp.sum(w.W**2, axis=0) + sigma_squared, sigma_squared)
+
+    fit = jax.jit(jax.vmap(spread))
 
     def answer(seed: int) -> Spread:
-        w = fit(jnp.asarray(samples(X, seed)))
-        sigma_squared = jnp.exp(2 * w.log_sigma)
-        return Spread(jnp.sum(w.W**2, axis=1) + sigma_squared[:, None], sigma_squared)
+        with jax.enable_x64(True):
+            return fit(jnp.asarray(samples(X, seed)))
 
     return answer
 

@@ -139,7 +139,9 @@ def draw(taken: list[list[float]]) -> None:
         sizes, found = np.asarray(each.sizes, float), slope(each.sizes, times)
         middle = np.exp(np.mean(np.log(times[half:])))
         expected = middle * (sizes / np.exp(np.mean(np.log(sizes[half:])))) ** each.theory
-        axis.loglog(sizes, np.multiply(times, 1e3), "o", color=colour, markersize=7, label=f"measured: slope {found:.2f}")
+        axis.loglog(
+            sizes, np.multiply(times, 1e3), "o", color=colour, markersize=7, label=f"measured: slope {found:.2f}"
+        )
         axis.loglog(
             sizes[half - 1 :], 1e3 * expected[half - 1 :], "--", color="#4D4D4D", label=f"expected: slope {each.theory}"
         )

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import harness  # noqa: E402
-from benchmarks.__main__ import placed  # noqa: E402
+from benchmarks import growth, harness, report  # noqa: E402
+from benchmarks.report import placed  # noqa: E402
 
 
 def turns(*seconds: float, value: float = 6.0, good: bool = True) -> list[dict]:
@@ -63,6 +63,31 @@ def test_a_table_takes_the_place_of_the_last_one():
 
 def test_the_rows_are_the_modules_with_contenders():
     assert {"hmc", "importance", "mcem", "vae"} <= set(harness.rows()) and "harness" not in harness.rows()
+
+
+def test_every_row_has_its_place_and_the_readme_says_what_the_results_say():
+    results, readme = (path.read_text(encoding="utf-8") for path in (report.RESULTS, report.README))
+    for name in (*harness.rows(), "growth"):
+        assert report.held(results, name).startswith("| "), f"{name} was not measured"
+    assert report.held(readme, "summary") == report.summary(results)
+    assert report.held(readme, "growth") == report.held(results, "growth")
+
+
+def test_the_summary_has_a_line_for_each_peer():
+    table = "| A row | seconds | cmog_lib / it | accuracy | memory |\n|---|---|---|---|---|\n"
+    table += "| ours | 1 |  | 2 nats | 1 GB |\n| theirs | 2 | 2 (1–3) × | 2.1 nats | 3 GB |"
+    said = report.summary(placed("<!-- bench a -->\n<!-- end a -->", "a", table)).splitlines()
+    assert said[2:] == ["| A row | theirs | 2 (1–3) × | 2 nats; 2.1 nats | 1 GB; 3 GB |"]
+
+
+def test_a_slope_is_that_of_the_power():
+    sizes = growth.doubled(8, 6)
+    assert growth.slope(sizes, [3e-6 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("each", growth.GROWTH, ids=lambda each: each.name)
+def test_what_grows_is_called_at_its_smallest_size(each):
+    each.prepared(each.sizes[0])()
 
 
 @pytest.mark.parametrize("name", sorted(harness.rows()))
