@@ -44,10 +44,8 @@ def summary(text: str) -> str:
         head, _, ours, *peers = rows
         ratio, accuracy, memory = (head.index(column) for column in ("cmog_lib / it", "accuracy", "memory"))
         for peer in peers:
-            said = "; ".join(filter(None, (ours[accuracy], peer[accuracy])))
-            lines.append(
-                f"| {head[0]} | {peer[0]} | {peer[ratio]} | {said} | {ours[memory]}; {peer[memory]} |",
-            )
+            said, held_at_most = ("; ".join(filter(None, (ours[k], peer[k]))) for k in (accuracy, memory))
+            lines.append(f"| {head[0]} | {peer[0]} | {peer[ratio]} | {said} | {held_at_most} |")
     return "\n".join(lines)
 
 

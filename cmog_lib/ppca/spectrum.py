@@ -195,8 +195,8 @@ def _spectrum(b: Array, eigenvalues: Array, eigenvectors: Array, trace: Array, N
     rounding = max(N, D) * jnp.finfo("float64").eps * eigenvalues[0] + jnp.finfo(dtype).eps ** 2 * (trace + b @ b)
     rank = jnp.sum(eigenvalues > rounding)
     eigenvalues = jnp.pad(jnp.where(jnp.arange(len(eigenvalues)) < rank, eigenvalues, 0.0), (0, D - len(eigenvalues)))
-    parts = (part.astype(dtype) for part in (b, eigenvalues, fix_signs(eigenvectors)))
-    return Spectrum(*parts, N, rank.astype("int32"))
+    b, eigenvalues, eigenvectors = (part.astype(dtype) for part in (b, eigenvalues, fix_signs(eigenvectors)))
+    return Spectrum(b, eigenvalues, eigenvectors, N, rank.astype("int32"))
 
 
 @jax.jit
