@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +26,23 @@ def test_the_answer_passes(name, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [(name, sentence) for name, e in EXERCISES.items() for sentence in e.mistakes]
+    ("name", "sentences"), [(name, sentences) for name, e in EXERCISES.items() for sentences in e.mistakes]
 )
-def test_each_mistake_is_made_and_named(name, sentence, dtype):
+def test_each_mistake_is_made_and_named(name, sentences, dtype):
     exercise = EXERCISES[name]
-    verdict = exercise(exercise.mistakes[sentence])
-    assert verdict.status == "mistake" and verdict.message == sentence
+    verdict = exercise(exercise.mistakes[sentences])
+    assert verdict.status == "mistake" and verdict.message == sentences
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_one_sentence_names_the_mistake_and_a_second_says_where_to_look(name):
+    exercise = EXERCISES[name]
+    unknown = [exercise(attempt).message for attempt in (3.0, lambda *_: jnp.zeros((1, 1, 1, 1, 1)))]
+    for message in (*exercise.mistakes, unknown[0]):
+        sentences = re.split(r"(?<=[.?!])\s+", message)
+        assert len(sentences) == 2 and all(sentence[-1] in ".?!" for sentence in sentences), message
+        assert sentences[1].split()[0] in {"Look", "Compare", "Count", "Try", "Write"}, message
+    assert "Look at" in unknown[1]
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -43,7 +56,7 @@ def test_what_no_checker_knows_is_wrong_and_says_so(name):
     misshapen = EXERCISES[name](lambda *_: jnp.zeros((1, 1, 1, 1, 1))).message
     assert misshapen.startswith("The shape is") or "needs a tuple of two arrays" in misshapen
     assert "ZeroDivisionError" in EXERCISES[name](lambda *_: 1 / 0).message
-    assert "your function itself" in EXERCISES[name](3.0).message
+    assert "not your function itself" in EXERCISES[name](3.0).message
     close = EXERCISES[name].answer
 
     def off(*case):

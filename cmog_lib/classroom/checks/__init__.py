@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+LAST_LINE = "Look at the last line of the cell: there your function's name stands without brackets of its own."
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -45,9 +47,9 @@ class Verdict:
 class Exercise:
     """A question with its answer and the mistakes that people make.
 
-    answer: the right function. cases: argument tuples that it is called with. mistakes: sentence ↦ the function
-    that makes this mistake. tolerance: relative to the size of the right answer. view: what of an attempt is compared,
-    where several attempts are equally right.
+    answer: the right function. cases: argument tuples that it is called with. mistakes: two sentences, of which the
+    first names the mistake and the second says where to look, ↦ the function that makes it. tolerance: relative to
+    the size of the right answer. view: what of an attempt is compared, where several attempts are equally right.
     """
 
     answer: Callable
@@ -60,20 +62,22 @@ class Exercise:
     def __call__(self, attempt: Any) -> Verdict:
         """Compare an attempt with the right answer, then with every known mistake. Never raises for a wrong one."""
         if not callable(attempt):
-            return Verdict("wrong", f"This checker is given your function itself, not {type(attempt).__name__}.")
+            given = type(attempt).__name__
+            return Verdict("wrong", f"You gave the checker {given}, not your function itself. {LAST_LINE}")
         cases = self.cases()
         try:
             looked_at = self.view(attempt)
             got = [_array(looked_at(*case)) for case in cases]
         except Exception as error:  # whatever a student's code raises is shown to the student, in one line
-            return Verdict("wrong", f"Your function stopped with {type(error).__name__}: {error}")
+            stopped = f"Your function stopped with {type(error).__name__}: {str(error).rstrip('.')}."
+            return Verdict("wrong", f"{stopped} Look at its docstring for what comes in and what has to come out.")
         if any(part is None or part is Ellipsis for value in got for part in _parts(value)):
             return Verdict("open", "Not answered yet: replace the ... and run this cell again.")
         if self._agree(got, self.answer, cases):
             return Verdict("passed", self.praise)
-        for sentence, mistake in self.mistakes.items():
+        for sentences, mistake in self.mistakes.items():
             if self._agree(got, mistake, cases):
-                return Verdict("mistake", sentence)
+                return Verdict("mistake", sentences)
         return Verdict("wrong", self._difference(got[0], self.view(self.answer)(*cases[0])))
 
     def _agree(self, got: Sequence[Any], want: Callable, cases: Sequence[tuple]) -> bool:
@@ -83,12 +87,13 @@ class Exercise:
     def _difference(self, got: Any, want: Any) -> str:
         shapes = [str([list(np.shape(part)) for part in _parts(value)]) for value in (got, want)]
         if shapes[0] != shapes[1]:
-            return f"The shape is {shapes[0]}, expected {shapes[1]}."
+            return f"The shape is {shapes[0]}, expected {shapes[1]}. Look at the shapes in the docstring."
         gap = max(
             float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float))))
             for a, b in zip(_parts(got), _parts(want), strict=True)
         )
-        return f"Not yet, and not a mistake that this checker knows: the largest difference is {gap:.3g}."
+        unknown = f"Not yet, and not a mistake that this checker knows: the largest difference is {gap:.3g}."
+        return f"{unknown} Look at the first hint below."
 
 
 def _array(value: Any) -> Any:

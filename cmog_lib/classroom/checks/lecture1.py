@@ -28,19 +28,25 @@ paint = Exercise(
     answer=_painted(lambda mu, sigma, noise: mu + sigma * noise),
     cases=_paint_cases,
     mistakes={
-        "You multiplied by the variance σ² where the standard deviation σ was meant.": _painted(
+        "You multiplied by the variance σ² where the standard deviation σ was meant. "
+        "Look at the power of sigma in your line: there should be none.": _painted(
             lambda mu, sigma, noise: mu + sigma**2 * noise
         ),
-        "You multiplied by √σ: sigma is a standard deviation already, no root is needed.": _painted(
+        "You multiplied by √σ, but sigma is a standard deviation already. "
+        "Look for a square root in your line that is not needed.": _painted(
             lambda mu, sigma, noise: mu + jnp.sqrt(sigma) * noise
         ),
-        "The noise has deviation 1 still: it was never multiplied by σ.": _painted(lambda mu, sigma, noise: mu + noise),
-        "The noise is missing: you returned μ(t), the middle of the blob, and not a draw from it.": _painted(
-            lambda mu, sigma, noise: mu
+        "The noise still has deviation 1: it was never multiplied by σ. "
+        "Look at what stands in front of `noise` in your line.": _painted(lambda mu, sigma, noise: mu + noise),
+        "The noise is missing: you returned μ(t), the middle of the blob, and not a draw from it. "
+        "Look at which of the three arrays your line does not use.": _painted(lambda mu, sigma, noise: mu),
+        "The mean is missing: you returned the noise without μ(t). "
+        "Look at which of the three arrays your line does not use.": _painted(lambda mu, sigma, noise: sigma * noise),
+        "A sign: you subtracted the noise. Look at the formula above your cell, x = μ(t) + σ(t) ε.": _painted(
+            lambda mu, sigma, noise: mu - sigma * noise
         ),
-        "The mean is missing: you returned the noise without μ(t).": _painted(lambda mu, sigma, noise: sigma * noise),
-        "A sign: the noise is subtracted.": _painted(lambda mu, sigma, noise: mu - sigma * noise),
-        "μ and σ have changed places: the noise is multiplied by σ, and μ is added.": _painted(
+        "μ and σ have changed places: you multiplied the noise by μ and added σ. "
+        "Compare your line with x = μ(t) + σ(t) ε, letter by letter.": _painted(
             lambda mu, sigma, noise: sigma + mu * noise
         ),
     },
@@ -64,26 +70,30 @@ bayes = Exercise(
     answer=lambda table, log_prior: jax.nn.softmax(table + log_prior[None, :], axis=1),
     cases=_bayes_cases,
     mistakes={
-        "The prior is forgotten: these weights are proportional to p(x|t) alone.": lambda table, log_prior: (
-            jax.nn.softmax(table, axis=1)
+        "The prior is forgotten: your weights are proportional to p(x|t) alone. "
+        "Look at where log_prior enters your line.": lambda table, log_prior: jax.nn.softmax(table, axis=1),
+        "exp underflows: near −2000 you divide 0 by 0. "
+        "Look at jax.nn.softmax, which takes the largest entry out before it takes exp.": _exp_over_sum,
+        "Your whole table sums to one, but each row is a posterior of its own. "
+        "Look at the axis of your softmax.": lambda table, log_prior: jax.nn.softmax(
+            table + log_prior[None, :], axis=None
         ),
-        "exp underflows: near −2000 this is 0/0. A softmax takes the largest entry out first.": _exp_over_sum,
-        "The whole table sums to one here, but each row is a posterior of its own.": lambda table, log_prior: (
-            jax.nn.softmax(table + log_prior[None, :], axis=None)
+        "The wrong axis: each of your columns sums to one, but a posterior is over t, so each row must. "
+        "Look at the shape [N, S]: t runs along axis 1.": lambda table, prior: jax.nn.softmax(
+            table + prior[None, :], axis=0
         ),
-        "The wrong axis: each column sums to one, but a posterior is over t, so each row must.": lambda table, prior: (
-            jax.nn.softmax(table + prior[None, :], axis=0)
-        ),
-        "Not divided by p(x): these are p(x|t) p(t), and their rows do not sum to one.": lambda table, log_prior: (
-            jnp.exp(table + log_prior[None, :])
-        ),
-        "These are logarithms of the weights: one exp is missing.": lambda table, log_prior: jax.nn.log_softmax(
+        "Not divided by p(x): you returned p(x|t) p(t), and its rows do not sum to one. "
+        "Look at the denominator of Bayes' rule above.": lambda table, log_prior: jnp.exp(table + log_prior[None, :]),
+        "You returned logarithms of the weights: one exp is missing. "
+        "Look at whether you called log_softmax where softmax was meant.": lambda table, log_prior: jax.nn.log_softmax(
             table + log_prior[None, :], axis=1
         ),
-        "A sign: the log prior is added, not subtracted.": lambda table, log_prior: jax.nn.softmax(
-            table - log_prior[None, :], axis=1
+        "A sign: you subtracted the log prior. "
+        "Look at the numerator of Bayes' rule, a product: its logarithm is a sum.": lambda table, log_prior: (
+            jax.nn.softmax(table - log_prior[None, :], axis=1)
         ),
-        "The prior was added without its logarithm: log p(x|t) + p(t) is not the log of a product.": (
+        "You added the prior itself, where its logarithm was meant. "
+        "Look for an exp around log_prior: the logarithm of a product is a sum of logarithms.": (
             lambda table, log_prior: jax.nn.softmax(table + jnp.exp(log_prior)[None, :], axis=1)
         ),
     },
@@ -100,19 +110,21 @@ monte_carlo = Exercise(
     answer=lambda log_likelihood: jax.nn.logsumexp(log_likelihood) - jnp.log(len(log_likelihood)),
     cases=_monte_carlo_cases,
     mistakes={
-        "The sum where the mean was meant: log M is not subtracted.": lambda log_likelihood: jax.nn.logsumexp(
+        "The sum where the mean was meant: 1/M is missing. "
+        "Look at what 1/M becomes once it has left the logarithm.": lambda log_likelihood: jax.nn.logsumexp(
             log_likelihood
         ),
-        "exp underflows: for numbers near −2000 this is the logarithm of zero. Take the log-sum-exp.": (
+        "exp underflows: for numbers near −2000 you took the logarithm of zero. "
+        "Look at jax.nn.logsumexp, which takes the largest term out first.": (
             lambda log_likelihood: jnp.log(jnp.mean(jnp.exp(log_likelihood)))
         ),
-        "The mean of the logs is not the log of the mean: it is smaller (Jensen).": lambda log_likelihood: jnp.mean(
-            log_likelihood
-        ),
-        "The logarithm is to be divided by nothing: (1/M) stands inside the log, where it becomes − log M.": (
+        "You took the mean of the logs, which is smaller than the log of the mean (Jensen). "
+        "Look at the formula: the logarithm stands outside the sum.": lambda log_likelihood: jnp.mean(log_likelihood),
+        "You divided the logarithm by M, but 1/M stands inside the logarithm. "
+        "Look at the rule log(a/M) = log a − log M.": (
             lambda log_likelihood: jax.nn.logsumexp(log_likelihood) / len(log_likelihood)
         ),
-        "A sign: log M is subtracted, not added.": lambda log_likelihood: (
+        "A sign: you added log M. Look at the rule log(a/M) = log a − log M.": lambda log_likelihood: (
             jax.nn.logsumexp(log_likelihood) + jnp.log(len(log_likelihood))
         ),
     },
@@ -164,17 +176,17 @@ ring = Exercise(
     view=_density_and_shape,
     cases=_ring_cases,
     mistakes={
-        "The ring is inked unevenly: you took t as the angle, but only Φ(t) is uniform.": _ring(
-            lambda t: t, jnp.full(2, 0.1)
+        "The ring is inked unevenly: you took t itself as the angle, and t is Gaussian. "
+        "Look at Φ(t), which is uniform on (0, 1).": _ring(lambda t: t, jnp.full(2, 0.1)),
+        "Without 2π your path is an arc of one radian, not a ring. "
+        "Look at what your angle is when Φ(t) reaches 1.": _ring(jax.scipy.stats.norm.cdf, jnp.full(2, 0.1)),
+        "You returned the variance 0.01 where the standard deviation 0.1 was meant. "
+        "Look at the second thing that your class returns.": _ring(_uniform_angle, jnp.full(2, 0.01)),
+        "You returned one number for sigma, and it needs one for each coordinate of x. "
+        "Look at the comment in the cell: sigma has the shape [2].": _ring(_uniform_angle, jnp.asarray(0.1)),
+        "Your ring has radius 1, and 2 was asked for. Look at what multiplies the cosine and the sine.": _ring(
+            _uniform_angle, jnp.full(2, 0.1), 1.0
         ),
-        "Φ(t) runs from 0 to 1: without 2π the path is an arc of one radian, not a ring.": _ring(
-            jax.scipy.stats.norm.cdf, jnp.full(2, 0.1)
-        ),
-        "You returned the variance 0.01 where the standard deviation 0.1 was meant.": _ring(
-            _uniform_angle, jnp.full(2, 0.01)
-        ),
-        "sigma needs one entry for each coordinate of x, not one number.": _ring(_uniform_angle, jnp.asarray(0.1)),
-        "The radius is 1: multiply the point on the unit circle by 2.": _ring(_uniform_angle, jnp.full(2, 0.1), 1.0),
     },
     praise="Right. At the centre every angle is equally good, so the posterior there is the prior.",
     tolerance=1e-3,

@@ -34,30 +34,37 @@ posterior = Exercise(
     answer=_posterior(_M, _projected),
     cases=_model_and_datum,
     mistakes={
-        "The prior is forgotten: without the I in M this is least squares, with its covariance.": _posterior(
-            lambda W, sigma: W.T @ W / sigma**2, _projected
-        ),
-        "σ where σ² was meant: the precision of the noise is 1/σ².": _posterior(
+        "The prior is forgotten: without the I in M this is least squares, with its covariance. "
+        "Look at the first term of M = I + WᵀW/σ².": _posterior(lambda W, sigma: W.T @ W / sigma**2, _projected),
+        "σ where σ² was meant: you divided by σ, and the precision of the noise is 1/σ². "
+        "Look at Σ₀ = σ² I and at its inverse.": _posterior(
             lambda W, sigma: jnp.eye(W.shape[1]) + W.T @ W / sigma, lambda W, b, sigma, x: W.T @ (x - b) / sigma
         ),
-        "The noise is forgotten: M = I + WᵀW holds for σ = 1 only.": _posterior(
+        "The noise is forgotten: your M = I + WᵀW holds for σ = 1 only. "
+        "Look at where Σ₀⁻¹ stands in M and in m.": _posterior(
             lambda W, sigma: jnp.eye(W.shape[1]) + W.T @ W, lambda W, b, sigma, x: W.T @ (x - b)
         ),
-        "x was not centred: it is x − b that W explains.": _posterior(_M, lambda W, b, sigma, x: W.T @ x / sigma**2),
-        "The mean lacks a factor 1/σ²: Wᵀ(x − b) is to be weighed by the precision of the noise.": _posterior(
+        "x was not centred: it is x − b that W explains. Look at the last factor in the formula for m.": _posterior(
+            _M, lambda W, b, sigma, x: W.T @ x / sigma**2
+        ),
+        "Your mean lacks a factor 1/σ². Look at the formula for m: Σ₀⁻¹ stands between Wᵀ and x − b.": _posterior(
             _M, lambda W, b, sigma, x: W.T @ (x - b)
         ),
-        "You returned M, the precision, where its inverse, the covariance, was meant.": lambda W, b, sigma, x: (
+        "You returned M, the precision, where its inverse, the covariance, was meant. "
+        "Look at the second thing that your function returns.": lambda W, b, sigma, x: (
             jnp.linalg.solve(_M(W, sigma), _projected(W, b, sigma, x)),
             _M(W, sigma),
         ),
-        "M = WᵀW + σ²I is another book's M: with it the covariance is σ²M⁻¹, and σ² is forgotten here.": (
+        "Your M = WᵀW + σ²I is another book's: with it the covariance is σ²M⁻¹, and your σ² is missing. "
+        "Look at the M of this page, I + WᵀW/σ², or multiply your inverse by σ².": (
             lambda W, b, sigma, x: (
                 jnp.linalg.solve(sigma**2 * _M(W, sigma), W.T @ (x - b)),
                 jnp.linalg.inv(sigma**2 * _M(W, sigma)),
             )
         ),
-        "A sign: it is x − b, not b − x.": _posterior(_M, lambda W, b, sigma, x: -_projected(W, b, sigma, x)),
+        "A sign: you took b − x where x − b was meant. Look at the last factor in the formula for m.": _posterior(
+            _M, lambda W, b, sigma, x: -_projected(W, b, sigma, x)
+        ),
     },
     praise="Right. This is ppca.posterior; the library only avoids the inverse.",
 )
@@ -67,25 +74,28 @@ sigma = Exercise(
     answer=lambda eigenvalues, d: jnp.sqrt(jnp.mean(eigenvalues[d:])),
     cases=lambda: [(jnp.asarray([4.0, 2.5, 0.9, 0.4, 0.2, 0.06]), d) for d in (1, 2, 4)],
     mistakes={
-        "This is the variance σ²: the standard deviation is its root.": lambda eigenvalues, d: jnp.mean(
-            eigenvalues[d:]
+        "This is the variance σ², and the standard deviation was asked for. "
+        "Look at what is still to be done to the mean: a root.": lambda eigenvalues, d: jnp.mean(eigenvalues[d:]),
+        "The sum where the mean was meant. "
+        "Look at 1/(D − d) in front of the sum in the formula for σ².": lambda eigenvalues, d: jnp.sqrt(
+            jnp.sum(eigenvalues[d:])
         ),
-        "The sum where the mean was meant: divide by the number of discarded eigenvalues.": lambda eigenvalues, d: (
-            jnp.sqrt(jnp.sum(eigenvalues[d:]))
-        ),
-        "Divided by D: the mean is over the D − d eigenvalues that were discarded.": lambda eigenvalues, d: jnp.sqrt(
+        "You divided by D, but the mean is over the D − d discarded eigenvalues alone. "
+        "Count the numbers that you have added up.": lambda eigenvalues, d: jnp.sqrt(
             jnp.sum(eigenvalues[d:]) / len(eigenvalues)
         ),
-        "These are the kept eigenvalues: noise is what is left over, λ_j with j > d.": lambda eigenvalues, d: jnp.sqrt(
-            jnp.mean(eigenvalues[:d])
-        ),
-        "One too many kept: Python counts from 0, so eigenvalues[d] is λ_(d+1), the first to be discarded.": (
+        "You averaged the kept eigenvalues, and noise is what is left over. "
+        "Look at the range of the sum, j > d.": lambda eigenvalues, d: jnp.sqrt(jnp.mean(eigenvalues[:d])),
+        "You kept one eigenvalue too many. "
+        "Look at eigenvalues[d]: Python counts from 0, so this is λ_(d+1), the first to be discarded.": (
             lambda eigenvalues, d: jnp.sqrt(jnp.mean(eigenvalues[d + 1 :]))
         ),
-        "One too few kept: the first d eigenvalues stay.": lambda eigenvalues, d: jnp.sqrt(
-            jnp.mean(eigenvalues[d - 1 :])
+        "You discarded one eigenvalue too many: the first d stay. "
+        "Look at where your slice begins: eigenvalues[d] is the first to be discarded.": lambda eigenvalues, d: (
+            jnp.sqrt(jnp.mean(eigenvalues[d - 1 :]))
         ),
-        "The mean of the roots is not the root of the mean.": lambda eigenvalues, d: jnp.mean(
+        "You took the mean of the roots, which is not the root of the mean. "
+        "Look at the order of the two: the formula is for σ², so the root comes last.": lambda eigenvalues, d: jnp.mean(
             jnp.sqrt(eigenvalues[d:])
         ),
     },
@@ -111,20 +121,28 @@ marginal = Exercise(
     answer=_marginal(_covariance),
     cases=_model_and_datum,
     mistakes={
-        "σ where σ² was meant: a covariance holds variances.": _marginal(
+        "σ where σ² was meant: a covariance holds variances. Look at the second term of C = WWᵀ + σ²I.": _marginal(
             lambda W, sigma: W @ W.T + sigma * jnp.eye(len(W))
         ),
-        "The noise is missing: WWᵀ alone has rank d and no inverse; add σ²I.": _marginal(lambda W, sigma: W @ W.T),
-        "The constant D log 2π is missing.": _marginal(_covariance, constant=lambda D: 0.0),
-        "The constant is D log 2π, once for each of the D coordinates.": _marginal(
+        "The noise is missing: WWᵀ alone has rank d and no inverse. "
+        "Look at the second term of C = WWᵀ + σ²I.": _marginal(lambda W, sigma: W @ W.T),
+        "The constant with 2π is missing. "
+        "Look at the normaliser of a Gaussian density: it has the factor (2π)^(D/2).": _marginal(
+            _covariance, constant=lambda D: 0.0
+        ),
+        "The constant is there once, but each of the D coordinates brings one. "
+        "Look at the power of 2π in the normaliser: it is D/2.": _marginal(
             _covariance, constant=lambda D: jnp.log(2 * jnp.pi)
         ),
-        "The log determinant is missing.": _marginal(_covariance, log_det=0.0),
-        "The log determinant is halved twice: the ½ stands in front of the bracket.": _marginal(
+        "The log determinant is missing. "
+        "Look at the normaliser of a Gaussian density: it has the factor √det C.": _marginal(_covariance, log_det=0.0),
+        "The log determinant is halved twice. Look at the bracket: the ½ in front of it is for all of it.": _marginal(
             _covariance, log_det=0.5
         ),
-        "A sign in the bracket: + log det C, all of it times −½.": _marginal(_covariance, log_det=-1.0),
-        "The inverse is missing: (x − b)ᵀ C⁻¹ (x − b).": lambda W, b, sigma, x: (
+        "A sign inside the bracket: you subtracted log det C. "
+        "Look at the bracket: its three terms are added, and −½ stands in front.": _marginal(_covariance, log_det=-1.0),
+        "The inverse is missing: you have (x − b)ᵀ C (x − b). "
+        "Look at jnp.linalg.solve(C, r), which is C⁻¹ r.": lambda W, b, sigma, x: (
             -0.5
             * (
                 len(x) * jnp.log(2 * jnp.pi)
@@ -132,9 +150,13 @@ marginal = Exercise(
                 + (x - b) @ _covariance(W, sigma) @ (x - b)
             )
         ),
-        "x was not centred: the distance is measured from b.": _marginal(_covariance, centred=False),
-        "A sign: this is −log p(x).": _marginal(_covariance, sign=0.5),
-        "The factor ½ is missing.": _marginal(_covariance, sign=-1.0),
+        "x was not centred. Look at where this Gaussian has its middle: distances are measured from b.": _marginal(
+            _covariance, centred=False
+        ),
+        "A sign: this is −log p(x). Look at the ½ in front: it has a minus.": _marginal(_covariance, sign=0.5),
+        "The factor ½ is missing. Look at the exponent of a Gaussian, −½ (x − b)ᵀ C⁻¹ (x − b).": _marginal(
+            _covariance, sign=-1.0
+        ),
     },
     praise="Right. ppca.log_p_x gives the same number through a d × d matrix.",
 )
@@ -167,30 +189,39 @@ m_step = Exercise(
     answer=_m_step(_moment, _sigma_squared),
     cases=_m_step_cases,
     mistakes={
-        "t_i was taken for m_i everywhere: without C the noise is underestimated, and EM becomes plain PCA.": _m_step(
+        "You took m_i for t_i everywhere: without C the noise is underestimated, and EM becomes plain PCA. "
+        "Look at both expectations: C enters W and σ.": _m_step(
             lambda m, C: m.T @ m, lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2)
         ),
-        "In W, t_i was taken for m_i: E[t tᵀ] = m mᵀ + C.": _m_step(lambda m, C: m.T @ m, _sigma_squared),
-        "C must be counted once for each datum: the sum over i has N of them.": _m_step(
+        "In W you took m_i for t_i. Look at E[t_i t_iᵀ], which is m_i m_iᵀ + C.": _m_step(
+            lambda m, C: m.T @ m, _sigma_squared
+        ),
+        "You counted C once, but it is there for each datum. "
+        "Count the terms of the sum over i of E[t_i t_iᵀ]: each brings a C.": _m_step(
             lambda m, C: m.T @ m + C, _sigma_squared
         ),
-        "σ² lacks tr(W C Wᵀ): the latents are uncertain, and that is error too.": _m_step(
+        "σ² lacks tr(W C Wᵀ): the latents are uncertain, and that is error too. "
+        "Look at E‖x − W t‖², in which t varies around m with covariance C.": _m_step(
             _moment, lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2)
         ),
-        "You returned σ² where the standard deviation σ was meant.": _m_step(
+        "You returned σ² where the standard deviation σ was meant. "
+        "Look at the last thing that your function returns.": _m_step(
             _moment, _sigma_squared, finish=lambda value: value
         ),
-        "The sum over the coordinates where their mean was meant: σ² divides by N D.": _m_step(
+        "You summed over the coordinates where their mean was meant. "
+        "Look at 1/(N D) in front of σ²: it has a D.": _m_step(
             _moment, lambda X, m, C, W: X.shape[1] * _sigma_squared(X, m, C, W)
         ),
-        "tr(W C Wᵀ) is a sum over D coordinates too: divide it by D.": _m_step(
+        "You did not divide tr(W C Wᵀ) by D, and it is a sum over D coordinates. "
+        "Look at 1/(N D) in front of σ²: it divides both terms.": _m_step(
             _moment, lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2) + jnp.trace(W @ C @ W.T)
         ),
-        "tr(W C Wᵀ) belongs to every datum: in the sum over i it is there N times.": _m_step(
+        "You counted tr(W C Wᵀ) once, but it is there for each datum. "
+        "Count the terms of the sum over i: the trace is in it N times.": _m_step(
             _moment,
             lambda X, m, C, W: jnp.mean((X - m @ W.T) ** 2) + jnp.trace(W @ C @ W.T) / X.size,
         ),
-        "Divided by N − 1 where the maximum of the likelihood has N.": _m_step(
+        "You divided by N − 1 where the maximum of the likelihood has N. Look at 1/(N D) in front of σ².": _m_step(
             _moment, lambda X, m, C, W: _sigma_squared(X, m, C, W) * len(X) / (len(X) - 1)
         ),
     },

@@ -12,28 +12,26 @@ floor = Exercise(
     answer=lambda a, sigma_min: sigma_min + jax.nn.softplus(a),
     cases=lambda: [(jnp.asarray([-6.0, -0.5, 0.0, 0.4, 3.0]), 0.05)],
     mistakes={
-        "There is no floor: softplus alone comes as near to 0 as it likes.": lambda a, sigma_min: jax.nn.softplus(a),
-        "maximum(a, σ_min) has the gradient 0 below the floor: a σ that has fallen there stays there.": (
-            lambda a, sigma_min: jnp.maximum(a, sigma_min)
-        ),
-        "maximum(softplus(a), σ_min) is a floor, but its gradient is 0 there: a σ that has fallen stays.": (
+        "There is no floor: softplus alone comes as near to 0 as it likes. "
+        "Look at the first term of the formula, σ_min.": lambda a, sigma_min: jax.nn.softplus(a),
+        "maximum(a, σ_min) has the gradient 0 below the floor: a σ that has fallen there stays there. "
+        "Look at the formula: it adds σ_min, and cuts nothing off.": (lambda a, sigma_min: jnp.maximum(a, sigma_min)),
+        "maximum(softplus(a), σ_min) is a floor, but its gradient is 0 there: a σ that has fallen stays. "
+        "Look at the formula: it adds σ_min, and cuts nothing off.": (
             lambda a, sigma_min: jnp.maximum(jax.nn.softplus(a), sigma_min)
         ),
-        "The floor went inside the softplus, where it only shifts a: σ may still fall to 0.": lambda a, sigma_min: (
-            jax.nn.softplus(a + sigma_min)
-        ),
-        "exp(a) was meant as softplus(a): it is positive too, but it explodes for large a.": lambda a, sigma_min: (
-            sigma_min + jnp.exp(a)
-        ),
-        "log(1 + e^a), not log(e^a): this is a itself above the floor, and may be negative.": lambda a, sigma_min: (
-            sigma_min + a
-        ),
-        "You returned σ², and what is asked for is the standard deviation.": lambda a, sigma_min: (
+        "Your floor is inside the softplus, where it only shifts a: σ may still fall to 0. "
+        "Look at your brackets: σ_min is added outside.": lambda a, sigma_min: jax.nn.softplus(a + sigma_min),
+        "You took exp(a) for softplus(a): it is positive too, but it explodes for large a. "
+        "Look at jax.nn.softplus.": lambda a, sigma_min: sigma_min + jnp.exp(a),
+        "You took log(e^a), which is a itself and may be negative. "
+        "Look at the 1 in log(1 + e^a).": lambda a, sigma_min: sigma_min + a,
+        "You returned σ², and what is asked for is the standard deviation. "
+        "Look at the power in your line: the formula has none.": lambda a, sigma_min: (
             (sigma_min + jax.nn.softplus(a)) ** 2
         ),
-        "You took a root: what the network puts out stands for σ here, not for σ².": lambda a, sigma_min: jnp.sqrt(
-            sigma_min + jax.nn.softplus(a)
-        ),
+        "You took a root, but what the network puts out stands for σ here, not for σ². "
+        "Look at the formula: it gives σ itself.": lambda a, sigma_min: jnp.sqrt(sigma_min + jax.nn.softplus(a)),
     },
     praise="Right: positive, never below the floor, and with a gradient everywhere. decoders.MLP does the same.",
 )
@@ -49,33 +47,42 @@ objective = Exercise(
     answer=lambda table, log_weight: jax.nn.logsumexp(table + log_weight[None], axis=1).mean(),
     cases=_table,
     mistakes={
-        "The sum over the images where the mean was meant: divide by N.": lambda table, log_weight: jax.nn.logsumexp(
+        "The sum over the images where the mean was meant. "
+        "Look at 1/N in front of the sum.": lambda table, log_weight: jax.nn.logsumexp(
             table + log_weight[None], axis=1
         ).sum(),
-        "The weights are forgotten: without p(t_s) h^d this is a sum over nodes, not the integral.": (
+        "The weights are forgotten: you added up over the nodes, and that is no integral yet. "
+        "Look at where log_weight enters your line.": (
             lambda table, log_weight: jax.nn.logsumexp(table, axis=1).mean()
         ),
-        "The mean over the nodes where the weighted sum was meant: the weights are the nodes' own.": (
+        "The mean over the nodes where the weighted sum was meant. "
+        "Look at log_weight: every node brings a weight of its own, and no 1/S is needed.": (
             lambda table, log_weight: (jax.nn.logsumexp(table, axis=1) - jnp.log(table.shape[1])).mean()
         ),
-        "The logarithm went inside: Σ π log p is below log Σ π p (Jensen), by very much here.": (
+        "Your logarithm is inside the sum over the nodes, which is lower (Jensen), here by very much. "
+        "Look at log Σ_s π_s p(x|t_s): the logarithm comes last.": (
             lambda table, log_weight: (table @ jnp.exp(log_weight)).mean()
         ),
-        "A wrong axis: inside, the sum runs over the nodes, axis 1, not over the images.": lambda table, log_weight: (
-            jax.nn.logsumexp(table + log_weight[None], axis=0).mean()
-        ),
-        "One logarithm around everything: images are multiplied, p(X|w) = Π p(x_i|w), so their logs are added.": (
+        "A wrong axis: your inner sum runs over the images. "
+        "Look at the shape [N, S]: the nodes lie along axis 1.": lambda table, log_weight: jax.nn.logsumexp(
+            table + log_weight[None], axis=0
+        ).mean(),
+        "You took one logarithm around everything, but images are independent, so their logs are added. "
+        "Look at the order: logsumexp over the nodes of each image, then the mean over the images.": (
             lambda table, log_weight: jax.nn.logsumexp(table + log_weight[None]) - jnp.log(len(table))
         ),
-        "The weights came in as they are where their logarithms were meant: + log π inside the exponential.": (
+        "You added the weights themselves, where their logarithms were meant. "
+        "Look for an exp around log_weight: the logarithm of a product is a sum of logarithms.": (
             lambda table, log_weight: jax.nn.logsumexp(table + jnp.exp(log_weight)[None], axis=1).mean()
         ),
-        "exp(−300) is 0 in float32, and log 0 = −inf: use logsumexp, which takes the largest term out first.": (
+        "exp(−300) is 0 in float32, and the logarithm of 0 is −inf. "
+        "Look at jax.nn.logsumexp, which takes the largest term out first.": (
             lambda table, log_weight: jnp.log(
                 jnp.exp(table.astype(jnp.float32)) @ jnp.exp(log_weight.astype(jnp.float32))
             ).mean()
         ),
-        "A sign: training climbs, this is −log p(X|w)/N.": lambda table, log_weight: (
+        "A sign: this is −log p(X|w)/N, and training climbs. "
+        "Look for a minus that the formula does not have.": lambda table, log_weight: (
             -jax.nn.logsumexp(table + log_weight[None], axis=1).mean()
         ),
     },
@@ -87,23 +94,27 @@ collapse = Exercise(
     answer=lambda k, sigma_1, sigma_2: k * jnp.log(sigma_1 / sigma_2),
     cases=lambda: [(3, 0.02, 0.005), (12, 0.1, 0.07)],
     mistakes={
-        "A sign: a smaller σ makes the density higher, so the gain is positive.": lambda k, sigma_1, sigma_2: (
-            k * jnp.log(sigma_2 / sigma_1)
+        "A sign: a smaller σ makes the density higher, so the gain is positive. "
+        "Look at which of the two σ you divided by.": lambda k, sigma_1, sigma_2: k * jnp.log(sigma_2 / sigma_1),
+        "This is for one pixel, and there are k of them. "
+        "Look at pixels that are independent given t: their nats add up.": lambda k, sigma_1, sigma_2: jnp.log(
+            sigma_1 / sigma_2
         ),
-        "This is for one pixel: they are independent given t, so their nats add up.": lambda k, sigma_1, sigma_2: (
-            jnp.log(sigma_1 / sigma_2)
+        "Halved: log σ² is 2 log σ, and that uses up the ½ in front. "
+        "Look at −½ log σ² once more.": lambda k, sigma_1, sigma_2: 0.5 * k * jnp.log(sigma_1 / sigma_2),
+        "Doubled: you took −2 log σ for −½ log σ². Look at the rule log σ² = 2 log σ.": lambda k, sigma_1, sigma_2: (
+            2 * k * jnp.log(sigma_1 / sigma_2)
         ),
-        "Halved: log σ² = 2 log σ, and the ½ in front makes it log σ.": lambda k, sigma_1, sigma_2: (
-            0.5 * k * jnp.log(sigma_1 / sigma_2)
-        ),
-        "Doubled: −½ log σ² is −log σ, not −2 log σ.": lambda k, sigma_1, sigma_2: 2 * k * jnp.log(sigma_1 / sigma_2),
-        "Bits where nats were meant: the natural logarithm.": lambda k, sigma_1, sigma_2: (
+        "Bits where nats were meant. "
+        "Look at the base of your logarithm: the natural one is jnp.log.": lambda k, sigma_1, sigma_2: (
             k * jnp.log2(sigma_1 / sigma_2)
         ),
-        "The ratio of the densities, where its logarithm was meant.": lambda k, sigma_1, sigma_2: jnp.asarray(
+        "You returned the ratio of the densities, where its logarithm was meant. "
+        "Look at what is asked for: nats are logarithms.": lambda k, sigma_1, sigma_2: jnp.asarray(
             (sigma_1 / sigma_2) ** k
         ),
-        "The difference of the σ, where that of their logarithms was meant.": lambda k, sigma_1, sigma_2: jnp.asarray(
+        "You took the difference of the σ, where that of their logarithms was meant. "
+        "Write log p of one pixel, before and after, and subtract.": lambda k, sigma_1, sigma_2: jnp.asarray(
             k * (sigma_1 - sigma_2)
         ),
     },
@@ -126,28 +137,36 @@ covariance = Exercise(
     answer=lambda weight, mu, sigma: jnp.diag(weight @ sigma**2) + _between(weight, mu),
     cases=_decoded,
     mistakes={
-        "Only the mean of Σ(t): that the means μ(t) move is forgotten, and it is what ties the pixels together.": (
+        "You have only the mean of Σ(t), but the means μ(t) move too, and that is what ties the pixels together. "
+        "Look at the second term of the law of total covariance.": (
             lambda weight, mu, sigma: jnp.diag(weight @ sigma**2)
         ),
-        "Only the covariance of μ(t): the noise Σ(t) is forgotten.": lambda weight, mu, sigma: _between(weight, mu),
-        "σ where σ² was meant: a covariance holds variances.": lambda weight, mu, sigma: (
+        "You have only the covariance of μ(t): the noise Σ(t) is forgotten. "
+        "Look at the first term of the law of total covariance.": lambda weight, mu, sigma: _between(weight, mu),
+        "σ where σ² was meant: a covariance holds variances. "
+        "Look at the diagonal that you made of sigma.": lambda weight, mu, sigma: (
             jnp.diag(weight @ sigma) + _between(weight, mu)
         ),
-        "The mean of σ, squared, is not the mean of σ².": lambda weight, mu, sigma: (
+        "You squared the mean of σ, which is not the mean of σ². "
+        "Look at the order: square first, then average.": lambda weight, mu, sigma: (
             jnp.diag((weight @ sigma) ** 2) + _between(weight, mu)
         ),
-        "The means were not centred: this is E[x xᵀ], not the covariance.": lambda weight, mu, sigma: (
+        "The means were not centred: this is E[x xᵀ], not the covariance. "
+        "Look at what has to be taken off mu before it is multiplied: its mean.": lambda weight, mu, sigma: (
             jnp.diag(weight @ sigma**2) + (weight[:, None] * mu).T @ mu
         ),
-        "The weights are forgotten: every node counts by its π_s, not by 1/S.": lambda weight, mu, sigma: (
+        "The weights are forgotten: you counted every node as 1/S. "
+        "Look at `weight`: node s counts by its π_s, in both terms.": lambda weight, mu, sigma: (
             jnp.diag((sigma**2).mean(axis=0)) + _between(jnp.full_like(weight, 1 / len(weight)), mu)
         ),
-        "Centred at the plain average of μ where the weighted one was meant.": lambda weight, mu, sigma: (
+        "You centred at the plain average of μ, where the weighted one was meant. "
+        "Look at how you took the mean: it is weight @ mu.": lambda weight, mu, sigma: (
             jnp.diag(weight @ sigma**2)
             + (weight[:, None] * (mu - mu.mean(axis=0)[None])).T @ (mu - mu.mean(axis=0)[None])
         ),
-        "Only the diagonal of it: the pixels' variances, without what ties them together.": lambda weight, mu, sigma: (
-            jnp.diag(weight @ sigma**2 + jnp.diag(_between(weight, mu)))
+        "You have only the diagonal: the pixels' variances, without what ties them together. "
+        "Look at the second term: it is a full D × D matrix.": lambda weight, mu, sigma: jnp.diag(
+            weight @ sigma**2 + jnp.diag(_between(weight, mu))
         ),
     },
     praise="Right: diagonal given t, full without it. For a Linear decoder it is WWᵀ + σ²I.",

@@ -43,25 +43,30 @@ e_step = Exercise(
     answer=_answer_e_step,
     cases=_table_cases,
     mistakes={
-        "The prior is forgotten: log_weight holds the node's share of p(t), and both p(x) and q need it.": _e_step(
-            lambda table, log_weight: table
-        ),
-        "The wrong axis: a posterior is over t, so the sum is over the nodes, and p(x) has one entry for each datum.": (
+        "The prior is forgotten, and both p(x) and q need it. "
+        "Look at log_weight, which holds each node's share of p(t).": _e_step(lambda table, log_weight: table),
+        "The wrong axis: you added up over the data. "
+        "Look at the shapes: the sum is over t, axis 1, and log p(x) has one entry for each datum.": (
             _e_step(_joint, axis=0)
         ),
-        "exp underflows: near −900 it is zero, and its logarithm −inf. Take the log-sum-exp.": _by_exp,
-        "log q is not normalised: subtract log p(x), which you have.": lambda table, log_weight: (
+        "exp underflows: near −900 it is zero, and its logarithm −inf. "
+        "Look at jax.nn.logsumexp, which takes the largest term out first.": _by_exp,
+        "log q is not normalised. "
+        "Look at your second answer: log p(x) is what has to be subtracted.": lambda table, log_weight: (
             _joint(table, log_weight),
             jax.nn.logsumexp(_joint(table, log_weight), axis=1),
         ),
-        "You returned q where its logarithm was meant.": _e_step(_joint, finish=jnp.exp),
-        "The mean over the nodes where the sum was meant: the weights are inside log_weight already.": (
+        "You returned q where its logarithm was meant. Look at the first thing that your function returns.": _e_step(
+            _joint, finish=jnp.exp
+        ),
+        "The mean over the nodes where the sum was meant. "
+        "Look at log_weight: the weights are in it already, and no 1/S is needed.": (
             lambda table, log_weight: (
                 jax.nn.log_softmax(_joint(table, log_weight), axis=1),
                 jax.nn.logsumexp(_joint(table, log_weight), axis=1) - jnp.log(table.shape[1]),
             )
         ),
-        "A sign: log q = log joint − log p(x).": lambda table, log_weight: (
+        "A sign: you added log p(x). Look at Bayes' rule: p(x) is in the denominator.": lambda table, log_weight: (
             _joint(table, log_weight) + jax.nn.logsumexp(_joint(table, log_weight), axis=1)[:, None],
             jax.nn.logsumexp(_joint(table, log_weight), axis=1),
         ),
@@ -92,25 +97,32 @@ lower_bound = Exercise(
     answer=lambda log_q, log_joint: _expectation(log_q, log_joint - _finite(log_q)),
     cases=_q_cases,
     mistakes={
-        "The entropy is forgotten: this is E_q log p(x,t) alone, which a spike at the mode would maximise.": (
+        "The entropy is forgotten: this is E_q log p(x,t|w) alone, which a spike at the mode would maximise. "
+        "Look at the denominator q(t) in the formula for L(w, q).": (
             lambda log_q, log_joint: _expectation(log_q, log_joint)
         ),
-        "A sign: log q is subtracted. The entropy of q is −E_q log q, and it helps.": lambda log_q, log_joint: (
-            _expectation(log_q, log_joint + _finite(log_q))
+        "A sign: you added log q. "
+        "Look at the formula for L(w, q): q(t) is in the denominator.": lambda log_q, log_joint: _expectation(
+            log_q, log_joint + _finite(log_q)
         ),
-        "0 · (−∞) is not a number: where q is 0 the term is 0, and `where` has to say so.": lambda log_q, log_joint: (
-            jnp.sum(jnp.exp(log_q) * (log_joint - log_q))
+        "0 · (−∞) is not a number, and your sum has it wherever q is 0. "
+        "Look at jnp.where: it puts a 0 there, before the product.": lambda log_q, log_joint: jnp.sum(
+            jnp.exp(log_q) * (log_joint - log_q)
         ),
-        "Not weighted by q: an expectation under q multiplies every term with q_s.": lambda log_q, log_joint: jnp.sum(
+        "Not weighted by q: you added the terms up as they are. "
+        "Look at E_q: every term is multiplied by q_s = exp(log_q).": lambda log_q, log_joint: jnp.sum(
             jnp.where(log_q > -jnp.inf, log_joint - _finite(log_q), 0)
         ),
-        "The mean over the nodes where the sum was meant: q sums to one already.": lambda log_q, log_joint: (
+        "The mean over the nodes where the sum was meant. "
+        "Look at q: it sums to one already, and no 1/S is needed.": lambda log_q, log_joint: (
             _expectation(log_q, log_joint - _finite(log_q)) / len(log_q)
         ),
-        "This is log p(x): the sum stands inside the logarithm. The bound has the logarithm inside the sum.": (
+        "This is log p(x): your sum stands inside the logarithm. "
+        "Look at the formula for L(w, q): there the logarithm stands inside the sum.": (
             lambda log_q, log_joint: jax.nn.logsumexp(log_joint)
         ),
-        "A sign: this is −L(w, q). The bound is what we maximise.": lambda log_q, log_joint: _expectation(
+        "A sign: this is −L(w, q). "
+        "Look at the fraction in the formula: the joint is above, q below.": lambda log_q, log_joint: _expectation(
             log_q, _finite(log_q) - log_joint
         ),
     },
@@ -126,23 +138,34 @@ kl = Exercise(
     answer=_kl,
     cases=_q_cases,
     mistakes={
-        "The wrong way round: this is KL(p‖q), the expectation under p. The gap of the bound is KL(q‖p).": (
+        "The wrong way round: you averaged under p, so this is KL(p‖q). "
+        "Look at what multiplies your terms: the gap of the bound has q there.": (
             lambda log_q, log_joint: jnp.sum(jax.nn.softmax(log_joint) * (jax.nn.log_softmax(log_joint) - log_q))
         ),
-        "The posterior is not normalised: from log p(x,t), log p(x) is to be taken off. This is −L(w, q).": (
+        "The posterior is not normalised: this is −L(w, q). "
+        "Look at log_joint: log p(x|w), its log-sum-exp, has to be taken off.": (
             lambda log_q, log_joint: _expectation(log_q, _finite(log_q) - log_joint)
         ),
-        "A sign: KL is never negative.": lambda log_q, log_joint: -_kl(log_q, log_joint),
-        "0 · (−∞) is not a number: where q is 0 the term is 0, and `where` has to say so.": lambda log_q, log_joint: (
-            jnp.sum(jnp.exp(log_q) * (log_q - jax.nn.log_softmax(log_joint)))
+        "A sign: KL is never negative. "
+        "Look at the fraction in the formula: q is above, the posterior below.": lambda log_q, log_joint: (
+            -_kl(log_q, log_joint)
         ),
-        "Not weighted by q: KL is an expectation under q.": lambda log_q, log_joint: jnp.sum(
+        "0 · (−∞) is not a number, and your sum has it wherever q is 0. "
+        "Look at jnp.where: it puts a 0 there, before the product.": lambda log_q, log_joint: jnp.sum(
+            jnp.exp(log_q) * (log_q - jax.nn.log_softmax(log_joint))
+        ),
+        "Not weighted by q: you added the terms up as they are. "
+        "Look at E_q: every term is multiplied by q_s = exp(log_q).": lambda log_q, log_joint: jnp.sum(
             jnp.where(log_q > -jnp.inf, _finite(log_q) - jax.nn.log_softmax(log_joint), 0)
         ),
-        "The entropy of q is forgotten: this is −E_q log p(t|x) alone.": lambda log_q, log_joint: _expectation(
+        "The entropy of q is forgotten: this is −E_q log p(t|x,w) alone. "
+        "Look at the numerator in the formula for KL.": lambda log_q, log_joint: _expectation(
             log_q, -jax.nn.log_softmax(log_joint)
         ),
-        "The mean over the nodes where the sum was meant.": lambda log_q, log_joint: _kl(log_q, log_joint) / len(log_q),
+        "The mean over the nodes where the sum was meant. "
+        "Look at q: it sums to one already, and no 1/S is needed.": lambda log_q, log_joint: (
+            _kl(log_q, log_joint) / len(log_q)
+        ),
     },
     praise="Right. Add it to exercise 2: the sum does not depend on q.",
 )
@@ -186,24 +209,32 @@ m_step = Exercise(
     answer=_m_step(),
     cases=_m_step_cases,
     mistakes={
-        "You returned σ² where the standard deviation σ was meant.": _sigma_squared,
-        "The sum over the pixels where their mean was meant: σ² divides by N D.": _m_step(
+        "You returned σ² where the standard deviation σ was meant. "
+        "Look at the last thing that your function returns.": _sigma_squared,
+        "You summed over the pixels where their mean was meant. "
+        "Look at what σ² is: a mean over the N images and the D pixels.": _m_step(
             mean_square=lambda total, N, S, D: total / N
         ),
-        "σ² is divided by N D, not by N S D: for each datum the q_is sum to one over s.": _m_step(
+        "You divided σ² by N S D, and N D was meant. "
+        "Look at the weights: for each datum the q_is sum to one over s.": _m_step(
             mean_square=lambda total, N, S, D: total / (N * S * D)
         ),
-        "μ_s is divided by N where Σ_i q_is was meant: a node is the mean of the data that it answers for.": _m_step(
+        "You divided μ_s by N, where Σ_i q_is was meant. "
+        "Look at what a weighted mean is divided by: the sum of its weights.": _m_step(
             means=lambda X, q: q.T @ X / len(X)
         ),
-        "μ_s is not divided at all: a weighted mean is a weighted sum over the sum of the weights.": _m_step(
+        "You did not divide μ_s at all. Look at what a weighted mean is divided by: the sum of its weights.": _m_step(
             means=lambda X, q: q.T @ X
         ),
-        "Each datum was given to its best node alone: that is K-means. Every node gets its share q_is.": _m_step(
+        "You gave each datum to its best node alone: that is K-means. "
+        "Look at q: every node gets its share q_is of every datum.": _m_step(
             responsibility=lambda q: jnp.eye(q.shape[1], dtype=q.dtype)[jnp.argmax(q, axis=1)]
         ),
-        "|x_i − Σ_s q_is μ_s|² is not Σ_s q_is |x_i − μ_s|²: t is uncertain, and that is error too.": _without_spread,
-        "Divided by N − 1 where the maximum has N.": _m_step(mean_square=lambda total, N, S, D: total / ((N - 1) * D)),
+        "You took |x_i − Σ_s q_is μ_s|² for Σ_s q_is |x_i − μ_s|²: t is uncertain, and that is error too. "
+        "Look at the order: first the square for every pair (i, s), then the weights.": _without_spread,
+        "You divided by N − 1 where the maximum has N. Look at the weights: the q_is of all pairs sum to N.": _m_step(
+            mean_square=lambda total, N, S, D: total / ((N - 1) * D)
+        ),
     },
     praise="Right: with a free μ_s for every node this is EM for a mixture of Gaussians with fixed shares.",
 )

@@ -18,19 +18,21 @@ expected_log_joint = Exercise(
     answer=lambda table: jnp.mean(jnp.sum(table, axis=1)),
     cases=_table_cases,
     mistakes={
-        "The mean over the images where the sum was meant: log p(X, T) is a sum over all data.": (
-            lambda table: jnp.mean(table)
-        ),
-        "The sum over the draws where the mean was meant: the slide has 1/M.": lambda table: jnp.sum(table),
-        "The wrong axis: s is the first, i the second. The mean is over s, the sum over i.": (
-            lambda table: jnp.sum(jnp.mean(table, axis=1))
-        ),
-        "This is the log of a mean of densities. The slide averages the logarithms.": lambda table: jnp.sum(
+        "The mean over the images where the sum was meant. "
+        "Look at log p(X, T|w): X is all the data, so the images are added up.": (lambda table: jnp.mean(table)),
+        "The sum over the draws where the mean was meant. Look at 1/M on the slide.": lambda table: jnp.sum(table),
+        "The wrong axis: you averaged over the images and added up over the draws. "
+        "Look at table[s, i]: draws are axis 0, images axis 1.": (lambda table: jnp.sum(jnp.mean(table, axis=1))),
+        "This is the log of a mean of densities. Look at the slide: it averages logarithms.": lambda table: jnp.sum(
             jax.nn.logsumexp(table, axis=0) - jnp.log(table.shape[0])
         ),
-        "A sign: this is minus the expectation.": lambda table: -jnp.mean(jnp.sum(table, axis=1)),
-        "One number for each image is left: log p(X, T) is their sum.": lambda table: jnp.mean(table, axis=0),
-        "Divided by √M where M was meant: the noise falls with √M, the average has M.": lambda table: (
+        "A sign: this is minus the expectation. Look for a minus that the slide does not have.": lambda table: (
+            -jnp.mean(jnp.sum(table, axis=1))
+        ),
+        "You left one number for each image. "
+        "Look at log p(X, T|w): X is all the data, so the images are added up.": lambda table: jnp.mean(table, axis=0),
+        "You divided by √M where M was meant. "
+        "Look at 1/M on the slide: it is the noise that falls with √M.": lambda table: (
             jnp.sum(table) / jnp.sqrt(table.shape[0])
         ),
     },
@@ -53,16 +55,24 @@ accept = Exercise(
     answer=lambda log_p, log_p_new, u: jnp.log(u) < log_p_new - log_p,
     cases=_accept_cases,
     mistakes={
-        "Only uphill: that finds a mode and stays there. Downhill is taken too, with probability p(t')/p(t).": (
+        "You only go uphill: that finds a mode and stays there. "
+        "Look at u: downhill is taken too, with probability p(t')/p(t).": (
             lambda log_p, log_p_new, u: log_p_new > log_p
         ),
-        "A sign: the ratio is new over old, log p(x,t') − log p(x,t).": (
+        "A sign: your ratio is old over new. "
+        "Look at the ratio above: t', where the chain might go, is in the numerator.": (
             lambda log_p, log_p_new, u: jnp.log(u) < log_p - log_p_new
         ),
-        "exp underflows: near −900 both densities are 0, and 0/0 is not a number. Compare logarithms.": _by_densities,
-        "The wrong way round: a small u accepts.": lambda log_p, log_p_new, u: jnp.log(u) > log_p_new - log_p,
-        "u is compared with a difference of logarithms: take log u.": lambda log_p, log_p_new, u: u < log_p_new - log_p,
-        "u is compared with the new density, not with the ratio.": lambda log_p, log_p_new, u: u < jnp.exp(log_p_new),
+        "exp underflows: near −900 both densities are 0, and 0/0 is not a number. "
+        "Look at the logarithms themselves: their difference is the logarithm of the ratio.": _by_densities,
+        "The wrong way round: you accept where u is large. "
+        "Look at the probability, min(1, ratio): u falls below it just so often.": lambda log_p, log_p_new, u: (
+            jnp.log(u) > log_p_new - log_p
+        ),
+        "You compared u with a difference of logarithms. "
+        "Look at the side of u: it needs a logarithm too.": lambda log_p, log_p_new, u: u < log_p_new - log_p,
+        "You compared u with the new density, not with the ratio. "
+        "Look at where the chain stands: log_p has to enter.": lambda log_p, log_p_new, u: u < jnp.exp(log_p_new),
     },
     praise="Right, and p(x|w) was in neither term: it has cancelled.",
 )
@@ -95,17 +105,23 @@ leapfrog = Exercise(
     answer=_leap(),
     cases=_leap_cases,
     mistakes={
-        "Whole steps of the momentum where half ones were meant: ½ before and ½ after.": _leap(1.0, 1.0),
-        "This is Euler's step, t with the old momentum and p with the old gradient: it gains energy without end.": (
+        "You took whole steps of the momentum where half ones were meant. "
+        "Look at both updates of p: each has ½ step.": _leap(1.0, 1.0),
+        "This is Euler's step, t with the old momentum and p with the old gradient: it gains energy without end. "
+        "Look at the order: half a step of p, then t with that p, then half a step of p.": (
             _leap(0.0, 1.0, at_new=False)
         ),
-        "The last half step uses the gradient at the old place: ask for it at the new one.": _leap(at_new=False),
-        "A sign: the momentum is pulled uphill, by + ∇ log p. A potential energy is −log p.": _leap(sign=-1.0),
-        "t moves with the momentum from before the half step.": _leap(moved_by=lambda p, p_half: p),
-        "The last half step of the momentum is missing.": _forgotten,
-        "One whole step before and none after: such steps do not run backwards, and acceptance relies on that.": (
-            _leap(1.0, 0.0)
+        "Your last half step uses the gradient at the old place. "
+        "Look at the argument of the second gradient: it is the new t.": _leap(at_new=False),
+        "A sign: you pulled the momentum towards lower log p. "
+        "Look at the force: the energy is −log p, so it is + ∇ log p.": _leap(sign=-1.0),
+        "You moved t with the momentum from before the half step. Look at the p that multiplies the step of t.": _leap(
+            moved_by=lambda p, p_half: p
         ),
+        "The last half step of the momentum is missing. "
+        "Look at the second thing that your function returns.": _forgotten,
+        "You took one whole step before and none after: such steps do not run backwards, as acceptance needs. "
+        "Look at both updates of p: ½ step before, ½ step after.": (_leap(1.0, 0.0)),
     },
     praise="Right. Turn p round at the end, and they lead you back, no volume stretched: hence the short ratio.",
 )
@@ -120,25 +136,28 @@ effective_draws = Exercise(
     answer=lambda M, rho: M / (1 + 2 * jnp.sum(rho[1:])),
     cases=_rho_cases,
     mistakes={
-        "ρ₀ = 1 is in the sum: a draw's correlation with itself is the 1 in front. Begin at ρ₁.": (
-            lambda M, rho: M / (1 + 2 * jnp.sum(rho))
+        "ρ₀ = 1 is in your sum, but a draw's correlation with itself is the 1 in front. "
+        "Look at where your sum begins: at ρ₁.": (lambda M, rho: M / (1 + 2 * jnp.sum(rho))),
+        "The factor 2 is missing: every pair of draws correlates both ways. "
+        "Look at the denominator of the formula.": lambda M, rho: M / jnp.sum(rho),
+        "You multiplied where it was to be divided: correlated draws tell less. "
+        "Look at which side of the fraction the correlations are on.": (lambda M, rho: M * (1 + 2 * jnp.sum(rho[1:]))),
+        "You counted the neighbour ρ₁ only, but correlation dies out slowly, and all of it counts. "
+        "Look at the range of the sum, k ≥ 1.": (lambda M, rho: M / (1 + 2 * rho[1])),
+        "|ρ| where ρ was meant. Look at negative correlations: they help, and lower the sum.": lambda M, rho: (
+            M / (1 + 2 * jnp.sum(jnp.abs(rho[1:])))
         ),
-        "The factor 2 is missing: every pair of draws correlates both ways.": lambda M, rho: M / jnp.sum(rho),
-        "Multiplied where it was to be divided: correlated draws tell less.": (
-            lambda M, rho: M * (1 + 2 * jnp.sum(rho[1:]))
-        ),
-        "Only the neighbour ρ₁ is counted: correlation dies out slowly, and all of it counts.": (
-            lambda M, rho: M / (1 + 2 * rho[1])
-        ),
-        "|ρ| where ρ was meant: negative correlation helps.": lambda M, rho: M / (1 + 2 * jnp.sum(jnp.abs(rho[1:]))),
-        "This is the standard error's shrinkage, √: the effective number of draws is its square.": (
+        "You took a root: that is how the standard error shrinks. "
+        "Look at the formula: the number of draws itself has no root.": (
             lambda M, rho: jnp.sqrt(M / (1 + 2 * jnp.sum(rho[1:])))
         ),
-        "The 1 is missing.": lambda M, rho: M / (2 * jnp.sum(rho[1:])),
-        "M (1 − ρ₁)/(1 + ρ₁) holds where ρ_k = ρ₁ᵏ only: add up the correlations that are given.": (
+        "The 1 is missing. Look at the denominator of the formula.": lambda M, rho: M / (2 * jnp.sum(rho[1:])),
+        "M (1 − ρ₁)/(1 + ρ₁) holds only where ρ_k = ρ₁ᵏ. Look at rho: its correlations are given, so add them up.": (
             lambda M, rho: M * (1 - rho[1]) / (1 + rho[1])
         ),
-        "ρ² where ρ was meant.": lambda M, rho: M / (1 + 2 * jnp.sum(rho[1:] ** 2)),
+        "ρ² where ρ was meant. Look at the power in your sum: the formula has none.": lambda M, rho: (
+            M / (1 + 2 * jnp.sum(rho[1:] ** 2))
+        ),
     },
     praise="Right: for ρ_k = ρᵏ this is M (1 − ρ)/(1 + ρ). With ρ < 0 it exceeds M.",
 )
