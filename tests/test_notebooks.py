@@ -27,6 +27,8 @@ from needs import mnist_folder
 ROOT = Path(__file__).parent.parent
 LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTION = re.compile(r"```python solution:(\w+)\n(.*?)```", re.DOTALL)
+LEVELS = ["level 1, fill in", "level 2, write", "level 3, on your own"]
+HINTS = ["Hint 1: where to look", "Hint 2: nearly there", "Solution"]
 
 # What the tests ask of the kernel once the lecture has run: every position of every slider (of a live explorer with
 # thousands of states, several hundred), and what went wrong in any.
@@ -173,6 +175,28 @@ def test_every_exercise_is_open_until_it_is_answered(lecture):
     for name, cell in exercises(nbformat.read(lecture, 4)).items():
         ran = next(c for c in run(lecture, 1).cells if c.source == cell.source)
         assert "Not answered yet" in printed([ran]), name
+
+
+@lectures
+def test_its_exercises_are_numbered_and_of_three_levels_that_its_header_explains(lecture):
+    texts = [cell.source for cell in nbformat.read(lecture, 4).cells if cell.cell_type == "markdown"]
+    headings = re.findall(r"^### Exercise (\d+) · .+? · (level .+)$", "\n".join(texts), re.M)
+    assert [number for number, _ in headings] == [str(k + 1) for k in range("\n".join(texts).count("### Exercise"))]
+    assert {level for _, level in headings} == {*LEVELS}
+    assert all(level.split(", ")[1] in texts[0] for level in LEVELS)
+
+
+@lectures
+def test_every_exercise_with_a_checker_has_two_hints_and_a_solution_folded_below_it(lecture):
+    cells = nbformat.read(lecture, 4).cells
+    for name, cell in exercises(nbformat.read(lecture, 4)).items():
+        k = next(k for k, other in enumerate(cells) if other.id == cell.id)
+        assert "### Exercise" in cells[k - 1].source, name
+        below = cells[k + 1].source
+        assert re.findall(r"<details><summary>(.+?)</summary>", below) == HINTS, name
+        first, second = re.findall(r"<details><summary>Hint .+?</summary>(.+?)</details>", below)
+        assert min(len(first), len(second)) > 20 and first != second, name
+        assert below.count("<details>") == below.count("</details>"), name
 
 
 @lectures
