@@ -51,7 +51,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a token)
 	@echo "lab: starting JupyterLab on notebooks/, a few seconds; Ctrl-C twice stops it"
-	@exec $(RUN) jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
+	@exec env PYTHONSTARTUP="$(CURDIR)/cmog_lib/classroom/resume.py" $(RUN) jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	    --LabApp.extension_manager=readonly \
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
+from cmog_lib.classroom import resume
+
 # The same thing has the same colour in all seven lectures (Okabe & Ito 2008); no figure tells by colour alone.
 TRUTH = "#000000"
 MODEL = "#0072B2"
@@ -56,6 +58,7 @@ matplotlib.rcParams.update(
 
 def begin(*, x64: bool) -> None:
     """Print what a lecture ran on, and choose its precision: float64 if `x64`, else float32."""
+    resume.watch()
     jax.config.update("jax_enable_x64", x64)
     packages = " · ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cmog_lib", "jax", "matplotlib"))
     print(f"Python {platform.python_version()} · {packages} · {'float64' if x64 else 'float32'}")

@@ -1,0 +1,39 @@
+"""A lecture that is run on from the middle says what to run first, below the bare NameError.
+
+`style.begin` calls `watch`. A kernel that was restarted has not run that cell yet, so `make lab` names this file as its
+kernels' start-up file as well: it runs there before the first cell, and for that imports nothing of the library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython import get_ipython
+
+ABOVE = "choose Run › Run All Above Selected Cell, and run this cell again"
+MISSING = (
+    "`{}` is made by a cell further up that has not run since this kernel started: " + ABOVE + " (or is it misspelt?)."
+)
+CHECK = (
+    "This is a check of the lecture's own; if a cell above was stopped or changed, that is why it fails: " + ABOVE + "."
+)
+
+
+def watch() -> None:
+    """From now on a name that is missing in a cell, or a check that fails in one, comes with the way out."""
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((NameError, AssertionError), _explained)
+
+
+def _explained(shell: Any, kind: type, error: Exception, traceback: Any, tb_offset: int | None = None) -> None:
+    where = traceback
+    while where.tb_next is not None:
+        where = where.tb_next
+    if where.tb_frame.f_globals is shell.user_ns:  # not in the library, where it would be another matter
+        error.add_note(CHECK if isinstance(error, AssertionError) else MISSING.format(getattr(error, "name", None)))
+    shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+
+
+if __name__ == "__main__":  # as a start-up file
+    watch()
