@@ -105,7 +105,7 @@ def fit(
     path: list[Any] = [w]
     bounds: list[float] = []
     values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
-    with tqdm(total=steps, disable=not progress, unit="EM step") as bar:
+    with tqdm(total=steps, disable=not progress, unit="EM step", leave=False) as bar:
         try:
             for _ in range(steps):
                 q = e_step(path[-1], X, nodes)

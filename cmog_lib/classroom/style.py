@@ -8,7 +8,8 @@ import importlib.metadata
 import inspect
 import io
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import matplotlib
@@ -110,6 +111,13 @@ def show(fig: Figure, alt: str) -> HTML:
     width = int(fig.get_figwidth() * fig.dpi)
     style = "max-width:100%;height:auto;background:white;border-radius:6px"
     return HTML(f'<img alt="{html.escape(alt)}" width="{width}" style="{style}" src="data:image/png;base64,{data}">')
+
+
+def bar(steps: Iterable[Any], what: str) -> Iterable[Any]:
+    """The steps of a loop, under a bar with the time left where they take longer than two seconds."""
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=what, delay=2, leave=False)
 
 
 def source(*functions: Callable) -> Markdown:

@@ -101,7 +101,7 @@ def fit(
         return float("nan") if nodes is None else float(np.asarray(log_p_x(w, X, nodes), np.float64).mean())
 
     path, values, evaluations = [w], [value(w)], [0]
-    with tqdm(total=steps, disable=not progress, unit="MC-EM step") as bar:
+    with tqdm(total=steps, disable=not progress, unit="MC-EM step", leave=False) as bar:
         try:
             for key_step in jax.random.split(key, steps):
                 begin = chains if keep else None

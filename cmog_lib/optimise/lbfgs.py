@@ -37,17 +37,20 @@ def maximise(
     tolerance: float = 1e-9,
     max_steps: int = 1000,
     lower: PyTree | None = None,
+    progress: bool = False,
 ) -> Optimum:
     """max_w objective(w, *args), deterministic, by L-BFGS in float64.
 
     objective: returns a scalar; a function defined once, not anew for each call, is compiled once. w: any pytree, whose
     floating-point arrays are moved. args: handed through; arrays come as float64. tolerance: it has converged when a
     step gains less than tolerance · max(1, |value|), or when no entry of the gradient is larger than tolerance.
-    lower: a pytree like w, below which no entry goes. Returns w in its own dtypes.
+    lower: a pytree like w, below which no entry goes. progress: show a bar of max_steps meanwhile. Returns w in its own
+    dtypes.
     Raises NotFinite when the value or the gradient is not finite, ValueError for a tolerance or step count that is not
     positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
+    from tqdm.auto import tqdm
 
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
     parameters, rest = parameters_of(w)
@@ -75,8 +78,16 @@ def maximise(
         options = {"maxiter": max_steps, "maxfun": 20 * max_steps, "ftol": tolerance, "gtol": tolerance, "maxcor": 20}
         bounds = None if lower is None else [(low, None) for low in np.broadcast_to(bound, start.shape)]
         # SciPy's own algebra is on a few dozen numbers, where several threads cost ten times what they gain.
-        with _threads().limit(limits=1, user_api="blas"):
-            found = minimize(descend, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        with (
+            _threads().limit(limits=1, user_api="blas"),
+            tqdm(total=max_steps, disable=not progress, unit="step", leave=False) as bar,
+        ):
+
+            def step(_: np.ndarray) -> None:
+                bar.update()
+
+            how: Any = {"jac": True, "method": "L-BFGS-B", "bounds": bounds, "options": options}
+            found = minimize(descend, start, callback=step, **how)
         best = restore(found.x)
     return Optimum(best, -float(found.fun), int(found.nit), bool(found.success), evaluations)
 

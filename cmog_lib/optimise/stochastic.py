@@ -49,7 +49,7 @@ def ascend(
     carry = (parameters, state, jnp.asarray(-1))
     trace: list[np.ndarray] = [np.zeros(0)]
     interrupted = False
-    with tqdm(total=steps, disable=not progress, unit="step") as bar:
+    with tqdm(total=steps, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
         for first in range(0, steps, chunk):
             try:
                 now = (rest, data, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
@@ -65,6 +65,7 @@ def ascend(
             if cause >= 0:
                 step, ascent = first + len(trace[-1]), Ascent(eqx.combine(carry[0], rest), np.concatenate(trace))
                 raise NotFinite(f"step {step}: {CAUSES[cause]}", step, ascent)
+            bar.set_description_str("", refresh=False)
             bar.update(len(values))
             bar.set_postfix(value=f"{values.mean():.6g}")
     return Ascent(eqx.combine(carry[0], rest), np.concatenate(trace), interrupted)

@@ -103,7 +103,7 @@ def fit(
         return _mean(log_weights(as_module(w), q, X, COMMON, key=key_common))
 
     path, values, evaluations, bounds = [w], [value(w)], [0], np.zeros(0)
-    with tqdm(total=steps, disable=not progress, unit="VEM step") as bar:
+    with tqdm(total=steps, disable=not progress, unit="VEM step", leave=False) as bar:
         try:
             for key_step in jax.random.split(key, steps):
                 key_e, key_m = jax.random.split(key_step)
