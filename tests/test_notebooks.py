@@ -74,7 +74,9 @@ def executed(notebook, lecture: Path, **environment: str) -> Iterator[NotebookCl
     client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(lecture.parent)}})
     with client.setup_kernel(env={**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu", **nowhere, **environment}):
         for k, cell in enumerate(notebook.cells):
+            began = time.perf_counter()
             client.execute_cell(cell, k)
+            cell.metadata["seconds"] = time.perf_counter() - began
         yield client
 
 
@@ -140,6 +142,14 @@ def test_a_fresh_kernel_runs_it_and_no_error_hides_in_an_output(lecture):
             assert output.output_type != "error"
             if output.output_type == "stream" and output.name == "stderr":
                 pytest.fail(f"{cell.source[:60]!r} wrote to stderr: {output.text[:500]}")
+
+
+@lectures
+def test_its_first_picture_comes_within_five_seconds_of_the_imports(lecture):
+    cells = code_cells(run(lecture, 1))
+    pictured = [any("<img" in output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in cells]
+    waited = [cell.metadata["seconds"] for cell in cells[2 : pictured.index(True) + 1]]
+    assert sum(waited) < 2 * 5, "machines are noisy, so twice as long fails"
 
 
 @lectures

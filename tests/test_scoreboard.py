@@ -19,7 +19,7 @@ def test_a_line_is_the_mean_distance_from_the_truth():
     name, nats, evaluations, seconds = board.rows[0]
     assert (name, nats, evaluations) == ("a method", 0.5, 1234) and seconds >= 0
     assert len(calls) == 2, "the first call compiles, the second is timed"
-    assert "<td>5.0e-01</td><td>1,234</td>" in board._repr_html_()
+    assert "<td>0.5</td><td>1,234</td>" in board._repr_html_()
 
 
 def test_rounding_is_not_shown_as_a_distance():

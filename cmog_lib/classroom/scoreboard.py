@@ -38,7 +38,7 @@ class Scoreboard:
     def _repr_html_(self) -> str:
         # The class `measured` marks what differs from run to run, so that a comparison of two runs can leave it out.
         body = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(method)}</th><td>{_nats(nats)}</td>"
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(method)}</th><td>{in_nats(nats)}</td>"
             f"<td>{evaluations:,}</td><td class='measured'>{1000 * seconds:.1f}</td></tr>"
             for method, nats, evaluations, seconds in self.rows
         )
@@ -50,6 +50,6 @@ class Scoreboard:
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _nats(nats: float) -> str:
-    # Below this it is rounding, which differs from machine to machine.
-    return "below 1e-9" if nats < 1e-9 else f"{nats:.1e}"
+def in_nats(nats: float) -> str:
+    """A distance in two digits; what is below 1e-9 is rounding, which differs from machine to machine."""
+    return "below 1e-9" if nats < 1e-9 else f"{nats:.2g}"
