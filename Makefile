@@ -10,11 +10,11 @@ STAMP := $(VENV)/.complete
 BENCH := .venv-bench
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help setup lab test bench lint format pins clean
+.PHONY: help setup lab book book-serve test bench lint format pins clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo 'ARGS="…" is passed on:  make lab ARGS="--no-browser --port=9999"    make test ARGS="-k ppca"'
 
 setup: $(STAMP) ## build .venv with everything in it (once; PYTHON=python3.12 chooses the Python)
@@ -55,6 +55,14 @@ lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a toke
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	    --LabApp.extension_manager=readonly \
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
+
+# What has run is kept in build/executed until the lecture's code, or a module that it uses, has changed.
+book: $(STAMP) ## build the book into build/book: runs the lectures that have changed, minutes each
+	@$(RUN) book.execute
+	@$(RUN) book.build
+
+book-serve: book ## build it and show it, to this machine only; ARGS=9999 chooses the port
+	@exec $(RUN) http.server --bind 127.0.0.1 --directory build/book $(ARGS)
 
 # All of them: two files or lectures at a time; then the browser's, alone because they measure.
 ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 && $(RUN) pytest tests/browser

@@ -59,6 +59,13 @@ export function mount(host, spec, source) {
   sheet.append(body);
   root.append(sheet);
   host.replaceChildren(root);
+  // A page may hold many explorers: each loads its pictures when its reader comes near.
+  const near = new IntersectionObserver((seen) => {
+    if (!seen.some((each) => each.isIntersecting)) return;
+    near.disconnect();
+    source.preload?.();
+  }, { rootMargin: "100% 0px" });
+  near.observe(root);
 
   // At most one picture is under way; when it comes, the newest wish is sent and the older ones are forgotten.
   async function run() {
@@ -101,7 +108,7 @@ export function mount(host, spec, source) {
 
   wanted = positions.slice();
   run();
-  return () => { controls.forEach((control) => control.stop()); root.remove(); };
+  return () => { near.disconnect(); controls.forEach((control) => control.stop()); root.remove(); };
 }
 
 // The sentence stands below the picture where the author wrote one, and is spoken once the hand has come to rest.
@@ -243,7 +250,7 @@ function imageFrom(url) {
   return image;
 }
 
-// All pictures are here already: what all states share, then what each lays over it. They load while nobody waits.
+// All pictures are at hand: what all states share, then what each lays over it. They load while nobody waits.
 export function framesSource(spec, [base, ...urls]) {
   const images = [];
   const imageOf = (k) => (images[k] ??= imageFrom(urls[k]));
@@ -253,8 +260,8 @@ export function framesSource(spec, [base, ...urls]) {
     for (let n = 0; n < 8 && next < urls.length; n++) imageOf(next++);
     if (next < urls.length) idle(preload);
   };
-  idle(preload);
   return {
+    preload: () => idle(preload),
     base: urls.length ? imageFrom(base) : null,
     at(_, state) {
       const k = spec.frameOf[state];

@@ -1,0 +1,158 @@
+"""docs/ and the executed lectures, put together in build/book-source and made into build/book by Sphinx.
+
+Only files whose content has changed are written, so that Sphinx reads no page again for nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from book import library, pages
+from book.course import Lecture, address, binder, found_in, lectures
+from book.execute import LECTURES, ROOT, code_cells, read
+from book.library import Entry
+
+SOURCE, BOOK = ROOT / "build" / "book-source", ROOT / "build" / "book"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+JS, CSS = ((ROOT / "cmog_lib" / "classroom" / f"explore.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+PICTURE = re.compile(r"data:image/(webp|png);base64,([A-Za-z0-9+/=]+)")
+FRONT = "Three decoders at one point of the latent plane"
+
+
+def main() -> None:
+    """Put the sources together and let Sphinx make the pages; a warning is an error."""
+    notebooks = {lecture.stem: read(lecture) for lecture in LECTURES}
+    if stale := [name for name, notebook in notebooks.items() if notebook is None]:
+        sys.exit(f"book: {', '.join(stale)} must run first: make book does both")
+    written = put_together(notebooks)
+    for path in [path for path in SOURCE.rglob("*") if path.is_file() and path not in written]:
+        path.unlink()
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
+    command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]
+    sys.exit(subprocess.run(command, cwd=ROOT).returncode or print(f"book: {BOOK.relative_to(ROOT)}/index.html"))
+
+
+def put_together(notebooks: dict[str, NotebookNode]) -> set[Path]:
+    """Every file of the source folder, written where it has changed."""
+    used = pages.used_in(notebooks)
+    generated = {
+        "ADDRESS": address(),
+        "MAP": pages.lecture_map(),
+        "LECTURES": pages.lectures_index(),
+        "NOTATION": pages.notation(used),
+        "NAMES": pages.names(),
+        "FORMULAS": pages.formulas(),
+        "REFERENCES": pages.references(),
+        "ROOMS": pages.rooms_index(),
+        "EXPLORER": with_files(explorer(notebooks, FRONT), "_static/pictures"),
+    }
+    written = set()
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = re.sub(r"<!-- ([A-Z]+) -->", lambda mark: generated[mark[1]], page.read_text(encoding="utf-8"))
+        written.add(write(SOURCE / page.relative_to(ROOT / "docs"), text.encode()))
+    for name, entries in library.rooms().items():
+        written.add(write(SOURCE / "library" / f"{name}.rst", pages.room(name, entries, used).encode()))
+    for lecture in lectures():
+        page = in_the_book(notebooks[lecture.name], lecture)
+        written.add(write(SOURCE / "lectures" / f"{lecture.name}.ipynb", nbformat.writes(page).encode()))
+    return written
+
+
+def write(path: Path, content: bytes) -> Path:
+    """The file holds `content`; one that did already is left alone."""
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return path
+
+
+def explorer(notebooks: dict[str, NotebookNode], label: str) -> str:
+    """The HTML of the explorer of that name."""
+    for notebook in notebooks.values():
+        for cell in code_cells(notebook):
+            for output in cell.outputs:
+                page = output.get("data", {}).get("text/html", "")
+                if WIDGET in output.get("data", {}) and f'"label": {json.dumps(label)}' in page:
+                    return page
+    raise ValueError(f"no lecture shows an explorer named {label!r}")
+
+
+def with_files(page: str, folder: str) -> str:
+    """`page` with its pictures as files of the book, which a browser gets when it needs them."""
+
+    def file(picture: re.Match[str]) -> str:
+        content = base64.b64decode(picture[2])
+        name = f"{hashlib.sha256(content).hexdigest()[:20]}.{picture[1]}"
+        write(BOOK / "_static" / "pictures" / name, content)
+        return f"{folder}/{name}"
+
+    return PICTURE.sub(file, with_script(page))
+
+
+def with_script(page: str) -> str:
+    """An explorer with the script and the style of today: a lecture need not run again for them."""
+    page = re.sub(r"<style>.*?</style>(?=<div id=\"cmog-)", lambda _: f"<style>{CSS}</style>", page, flags=re.S)
+    start = '<script type="module">'
+    return re.sub(rf"{start}.*?(?=\nconst spec = )", lambda _: start + JS, page, flags=re.S)
+
+
+def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
+    """The lecture as a page: without what only Colab needs, with the ways to run it and to the library."""
+    cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
+            continue
+        if re.search(r"^(explore|style\.show)\(", cell.source, re.M):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        # Of a widget that has no HTML of its own, such as a progress bar, nothing is left without a kernel.
+        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) or "text/html" in o.data]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "text/html" in data:
+                data["text/html"] = with_files(data["text/html"], "../_static/pictures")
+    first = next(k for k, cell in enumerate(cells) if cell.cell_type == "markdown")
+    cells.insert(first + 1, text(pages.run_it(lecture, binder(lecture)), "run-it"))
+    cells.append(text(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))
+    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def calls(entries: list[Entry]) -> str:
+    """What the lecture calls, room by room."""
+    rooms: dict[str, list[str]] = {}
+    for entry in entries:
+        rooms.setdefault(entry.name.split(".")[1], []).append(pages.call(entry))
+    return "\n".join(f"- [{room}](../library/{room}.rst): {', '.join(links)}" for room, links in rooms.items())
+
+
+def linked(text: str) -> str:
+    """Lectures that are named by their file, and the functions of the recap, as links."""
+    text = re.sub(r"`((\d\d_\w+)\.ipynb)`", r"[\2](\1)", text)
+    return re.sub(
+        r"(?m)^(\|.*\| `(cmog_lib/[\w/.]+)`: )(.+?)( \|)$", lambda row: row[1] + _linked(row[2], row[3]) + row[4], text
+    )
+
+
+def _linked(file: str, names: str) -> str:
+    return re.sub(r"`(\w+)`", lambda name: pages.call(e) if (e := found_in(file, name[1])) else name[0], names)
+
+
+def text(source: str, name: str) -> NotebookNode:
+    """A cell of text whose id does not change from build to build."""
+    cell = nbformat.v4.new_markdown_cell(source)
+    cell["id"] = name
+    return cell
+
+
+if __name__ == "__main__":
+    main()
