@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def main() -> None:
     written = put_together(notebooks)
     for path in [path for path in SOURCE.rglob("*") if path.is_file() and path not in written]:
         path.unlink()
+    shutil.rmtree(BOOK / "_modules", ignore_errors=True)  # Sphinx would keep these as they were under older settings
     command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
     command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]
     sys.exit(subprocess.run(command, cwd=ROOT).returncode or print(f"book: {BOOK.relative_to(ROOT)}/index.html"))

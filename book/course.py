@@ -35,6 +35,7 @@ class Lecture:
     reading: str
     needs: tuple[int, ...]
     symbols: tuple[tuple[str, tuple[Entry, ...]], ...]
+    formulas: tuple[str, ...]
     read_on: str
 
 
@@ -90,7 +91,8 @@ def _lecture(row: tuple[str, ...], notebook: NotebookNode) -> Lecture:
         )
     return Lecture(
         int(number), title, name, slides, happens, runs_in, colab, reading[1],
-        tuple(_needed(need[1])), tuple(_symbols(texts[-1])), read_on[1],
+        tuple(_needed(need[1])), tuple(_symbols(texts[-1])), tuple(_formulas(texts)),
+        read_on[1],
     )  # fmt: skip
 
 
@@ -107,6 +109,17 @@ def _symbols(recap: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
     for formula, file, names in re.findall(r"^\|[^|]*\| (.+) \| `(cmog_lib/[\w/.]+)`: (.+) \|$", recap, re.M):
         found = (found_in(file, name) for name in re.findall(r"`(\w+)`", names))
         yield formula, tuple(entry for entry in found if entry)
+
+
+def _formulas(texts: list[str]) -> Iterator[str]:
+    """What the lecture displays, one formula a line; a term on its own is none."""
+    seen = set()
+    for shown in re.findall(r"\$\$(.+?)\$\$", "\n\n".join(texts), re.S):
+        for formula in re.split(r",?\s*\\qquad", re.sub(r"[\s.,]+$", "", " ".join(shown.split()))):
+            plain = re.sub(r"\\[;,!]|\s", "", formula)
+            if plain not in seen and re.search(r"=|\\g?le|\\ge|\\approx|\\sim|\\max", formula):
+                seen.add(plain)
+                yield formula.strip()
 
 
 def found_in(file: str, name: str) -> Entry | None:

@@ -6,7 +6,7 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -39,7 +39,7 @@ class Entry:
 @cache
 def rooms() -> dict[str, list[Entry]]:
     """Every public function and class, room by room."""
-    found = {room: list(_entries(f"cmog_lib.{room}")) for room in cmog_lib.__all__}
+    found = {room: _once(_entries(f"cmog_lib.{room}")) for room in cmog_lib.__all__}
     taught = [
         _entry(
             f"cmog_lib.classroom.{module}.{name}",
@@ -74,6 +74,15 @@ def used(notebook: NotebookNode) -> list[Entry]:
 
 def _at_home(entry: Entry) -> bool:
     return entry.file.removesuffix(".py").replace("/", ".").startswith(entry.name.rpartition(".")[0])
+
+
+def _once(entries: Iterable[Entry]) -> list[Entry]:
+    """A room may show what stands in one of its modules; where it shows the module too, that is its place."""
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        place = entry.file, entry.own_name
+        found[place] = max(entry, found.get(place, entry), key=lambda each: len(each.name))
+    return list(found.values())
 
 
 def _entries(module_name: str) -> Iterator[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -18,8 +19,6 @@ from book.library import Entry
 
 MODEL = r"""$$p(x\mid w) = \int p(x\mid t, w)\,p(t)\,dt, \qquad p(t) = \mathcal N(0, I), \qquad
 p(x\mid t, w) = \mathcal N\big(\mu(t, w), \mathrm{diag}\,\sigma^2(t, w)\big)$$"""
-BOUND = r"""$$\log p(x\mid w) = \underbrace{\mathbb E_q \log p(x, t\mid w) - \mathbb E_q\log q(t)}_{\mathcal L(w, q)}
-+ \mathrm{KL}\big(q\,\Vert\,p(t\mid x, w)\big)$$"""
 
 
 def call(entry: Entry) -> str:
@@ -45,14 +44,30 @@ def names() -> str:
 
 
 def formulas() -> str:
-    """The model, the bound, and under each lecture the formulas of its recap."""
-    parts = [MODEL, BOUND, "::::{container} sheet"]
+    """The model, and under each lecture the formulas that it displays and its symbols with their functions."""
+    parts = [MODEL, "::::{container} sheet"]
     for lecture in lectures():
         parts += [":::{container} sheet-part", f"**{lecture.number} · [{lecture.title}](lectures/{lecture.name})**", ""]
-        for formula, entries in lecture.symbols:
-            parts.append(f"- {formula} <br>{', '.join(map(call, entries))}")
+        parts += [f"{broken(formula)}\n" for formula in lecture.formulas]
+        parts += [f"- {formula}: {', '.join(map(call, entries))}" for formula, entries in lecture.symbols]
         parts.append(":::")
     return "\n".join([*parts, "::::"])
+
+
+def broken(formula: str) -> str:
+    """A formula for a narrow column: a long one goes on in a new line at each of its outermost signs."""
+    depth, lines = 0, [""]
+    for token in re.findall(r"\\[A-Za-z]+|\\.|.", formula):
+        depth += (token in "([{") - (token in ")]}")
+        relation, sign = token in ("=", r"\ge", r"\le", r"\approx"), token in "+-"
+        if depth == 0 and (relation or (sign and len(lines[-1]) > 60)):
+            lines.append("")
+        lines[-1] += token
+    if len(formula) < 95 or len(lines) < 3:
+        return f"${formula}$"
+    rows = r" \\ & ".join(lines[1:])
+    size = r"\small " if max(map(len, lines)) > 120 else ""
+    return rf"${size}\begin{{array}}{{@{{}}r@{{\;}}l}} {lines[0]} & {rows} \end{{array}}$"
 
 
 def references() -> str:

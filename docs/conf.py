@@ -63,7 +63,7 @@ html_theme_options = {
 
 # MathJax 3.2.2 as the package sphinx-mathjax-offline has it: the component and what it may ask for.
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"mtextInheritFont": True}}
+mathjax3_config = {"options": {"enableMenu": False}}
 MATHJAX = Path(
     str(importlib.metadata.distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax"))
 )

@@ -1,0 +1,160 @@
+"""The built book in a browser without a network: every page opens, every slider moves, every link leads somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from book_site import Links, Site, dead_links, served
+from lab_server import REPOSITORY
+from needs import missing
+from playwright.sync_api import Browser, Locator, Page
+
+from book.execute import LECTURES, code_cells, read
+
+pytestmark = pytest.mark.browser
+SCHEMES = ("light", "dark")
+# One page of each kind, and all lectures.
+KINDS = ["index", "notation", "formulas", "glossary", "references", "search", "library/index", "library/quadrature"]
+KINDS += ["_modules/cmog_lib/quadrature", "lectures/index", *(f"lectures/{lecture.stem}" for lecture in LECTURES)]
+
+
+@pytest.fixture(scope="session")
+def book(browser: Browser) -> Iterator[Site]:
+    """The book of the lectures and texts as they are now. Only CI, where they have just run, runs lectures for it."""
+    if any(read(lecture) is None for lecture in LECTURES):
+        if not os.environ.get("CI"):
+            missing("the lectures have changed since they ran last: make book, which takes minutes, then this")
+        subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=True)
+    subprocess.run([sys.executable, "-m", "book.build"], cwd=REPOSITORY, check=True)
+    with served(REPOSITORY / "build" / "book") as site:
+        yield site
+
+
+def test_no_link_inside_the_book_is_dead(book: Site) -> None:
+    assert dead_links(book.folder) == []
+
+
+def test_every_picture_has_words(book: Site) -> None:
+    wordless = {name: Links((book.folder / name).read_text(encoding="utf-8")).wordless for name in book.pages()}
+    assert {name: pictures for name, pictures in wordless.items() if pictures} == {}
+
+
+def test_every_page_opens_and_every_slider_moves_without_a_network(book: Site, browser: Browser) -> None:
+    explorers = sum(
+        shows_explorer(output) for lecture in LECTURES for cell in code_cells(read(lecture)) for output in cell.outputs
+    )
+    found = 0
+    with book.window(browser, reduced_motion="reduce") as page:
+        for name in book.pages():
+            book.visit(page, name)
+            for explorer in page.locator(".cmog").all():
+                move(page, explorer)
+                found += 1
+            assert page.locator("mjx-container").count() == page.locator(".math").count(), (
+                f"{name}: a formula is not set"
+            )
+            assert page.locator("mjx-merror").count() == 0, name
+        assert book.left == [] and book.complaints == []
+    assert found == explorers + 1, "every explorer of the lectures, and one on the front page"
+
+
+def shows_explorer(output: dict) -> bool:
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data and "cmog-host" in data.get("text/html", "")
+
+
+def move(page: Page, explorer: Locator) -> None:
+    """Every slider and pad by its keys: value, picture and sentence follow."""
+    explorer.scroll_into_view_if_needed()
+    for control in explorer.locator("input[type=range], .cmog-plane").all():
+        control.focus()
+        seen = set()
+        for key in ("Home", "ArrowRight", "End"):
+            page.keyboard.press(key)
+            seen.add(shown(explorer, control))
+        label = f"{explorer.get_attribute('aria-label')}: {control.get_attribute('aria-label')}"
+        for what, looks in zip(("value", "sentence", "picture"), zip(*seen, strict=True), strict=True):
+            assert len(set(looks)) > 1, f"{page.url}, {label}: the {what} does not follow the keys"
+    assert explorer.locator("[role=alert]:visible").count() == 0
+
+
+def shown(explorer: Locator, control: Locator) -> tuple[str | None, str | None, str | None]:
+    """What stands there once the picture has come."""
+    explorer.evaluate(
+        "async (root) => { const frame = () => new Promise(requestAnimationFrame);"
+        " do { await frame(); await frame(); } while (root.querySelector('[aria-busy]'));"
+        " await root.querySelector('.cmog-changing img')?.decode(); }"
+    )
+    picture = explorer.locator(".cmog-picture")
+    return (
+        control.get_attribute("aria-valuetext"),
+        picture.get_attribute("aria-label"),
+        picture.locator(".cmog-changing img").get_attribute("src"),
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, artifacts: Path, scheme: str) -> None:
+    """axe-core finds nothing serious, contrast of words included."""
+    found = []
+    # What a scheme can change is contrast; and all code is coloured alike, so that one page of it will do.
+    options = {"resultTypes": ["violations"]} | ({} if scheme == "light" else {"runOnly": ["color-contrast"]})
+    with book.window(browser, color_scheme=scheme, reduced_motion="reduce") as page:
+        for name in KINDS:
+            book.visit(page, f"{name}.html")
+            page.screenshot(path=artifacts / f"book-{scheme}-{name.replace('/', '-')}.png")
+            code_is_known = scheme == "dark" and name.startswith("lectures/") and not name.endswith(LECTURES[0].stem)
+            context = {"exclude": [["pre"]]} if code_is_known else None
+            for violation in Axe().run(page, context, options).response["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    where = [node["target"] for node in violation["nodes"][:3]]
+                    found.append(f"{name}: {violation['id']} {len(violation['nodes'])} × {where}")
+    assert found == []
+
+
+def test_nothing_is_wider_than_a_telephone(book: Site, browser: Browser, artifacts: Path) -> None:
+    wide = []
+    with book.window(browser, width=390, reduced_motion="reduce") as page:
+        for name in KINDS:
+            book.visit(page, f"{name}.html")
+            page.screenshot(path=artifacts / f"book-390-{name.replace('/', '-')}.png")
+            width = page.evaluate("document.documentElement.scrollWidth")
+            wide += [f"{name}: {width} px"] if width > 390 else []
+    assert wide == []
+
+
+def test_the_formula_sheet_prints_on_one_page(book: Site, browser: Browser, artifacts: Path) -> None:
+    with book.window(browser) as page:
+        book.visit(page, "formulas.html")
+        printed = page.pdf(format="A4", print_background=True)
+    (artifacts / "formulas.pdf").write_bytes(printed)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+
+
+@pytest.mark.parametrize(("motion", "moves"), [("reduce", False), ("no-preference", True)])
+def test_the_front_page_moves_only_for_those_who_like_it(
+    book: Site, browser: Browser, motion: str, moves: bool
+) -> None:
+    with book.window(browser, reduced_motion=motion) as page:
+        book.visit(page, "index.html")
+        plane = page.locator(".alive .cmog-plane")
+        places = set()
+        for _ in range(12):
+            places.add(plane.get_attribute("aria-valuetext"))
+            page.wait_for_timeout(100)
+    assert (len(places) > 2) == moves and len(places) >= 1
+
+
+def test_search_finds_a_word_without_a_network(book: Site, browser: Browser) -> None:
+    with book.window(browser) as page:
+        book.visit(page, "search.html?q=leapfrog")
+        page.wait_for_selector("#search-results li a")
+        assert any("05_mcmc" in (a.get_attribute("href") or "") for a in page.locator("#search-results li a").all())
+    assert book.left == []
