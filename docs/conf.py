@@ -16,7 +16,7 @@ release = importlib.metadata.version("cmog_lib")
 language = "en_GB"
 repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx.ext.githubpages"]
 templates_path = ["_templates"]
 suppress_warnings = ["mystnb.mime_priority"]
 

@@ -104,13 +104,13 @@ def shown(explorer: Locator, control: Locator) -> tuple[str | None, str | None, 
 def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, artifacts: Path, scheme: str) -> None:
     """axe-core finds nothing serious, contrast of words included."""
     found = []
-    # What a scheme can change is contrast; and all code is coloured alike, so that one page of it will do.
+    # What a scheme can change is contrast; and all code is shown alike, so that one lecture's will do.
     options = {"resultTypes": ["violations"]} | ({} if scheme == "light" else {"runOnly": ["color-contrast"]})
     with book.window(browser, color_scheme=scheme, reduced_motion="reduce") as page:
         for name in KINDS:
             book.visit(page, f"{name}.html")
             page.screenshot(path=artifacts / f"book-{scheme}-{name.replace('/', '-')}.png")
-            code_is_known = scheme == "dark" and name.startswith("lectures/") and not name.endswith(LECTURES[0].stem)
+            code_is_known = name.startswith("lectures/") and not name.endswith(LECTURES[0].stem)
             context = {"exclude": [["pre"]]} if code_is_known else None
             for violation in Axe().run(page, context, options).response["violations"]:
                 if violation["impact"] in ("serious", "critical"):
@@ -158,3 +158,17 @@ def test_search_finds_a_word_without_a_network(book: Site, browser: Browser) -> 
         page.wait_for_selector("#search-results li a")
         assert any("05_mcmc" in (a.get_attribute("href") or "") for a in page.locator("#search-results li a").all())
     assert book.left == []
+
+
+def test_what_these_tests_look_for_is_found_where_it_is(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(
+        '<!doctype html><img src="https://example.org/a.png"><a href="nowhere.html">b</a><a href="#nowhere">c</a>'
+        '<script src="missing.js"></script><script>console.error("d"); throw new Error("e")</script>',
+        encoding="utf-8",
+    )
+    with served(tmp_path) as site, site.window(browser) as page:
+        site.visit(page, "index.html")
+        assert site.left == ["index.html: https://example.org/a.png"]
+        assert {complaint.split(": ", 1)[1] for complaint in site.complaints} >= {"d", "e"}
+        assert any("missing.js" in complaint for complaint in site.complaints)
+    assert dead_links(tmp_path) == ["index.html: #nowhere", "index.html: missing.js", "index.html: nowhere.html"]
