@@ -114,8 +114,8 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source)
             continue
-        if re.search(r"^(explore|style\.show)\(", cell.source, re.M):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        if hidden := hidden_part(cell.source):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), hidden]
         # Of a widget that has no HTML of its own, such as a progress bar, nothing is left without a kernel.
         cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) or "text/html" in o.data]
         for output in cell.outputs:
@@ -129,6 +129,13 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
 
+def hidden_part(code: str) -> str | None:
+    """Code that only asks for a formula's source is left out, for the source is there; that of a figure folded up."""
+    if re.fullmatch(r"style\.source\([^()]*\)", code.strip()):
+        return "remove-input"
+    return "hide-input" if re.search(r"^(explore|style\.show)\(", code, re.M) else None
+
+
 def calls(entries: list[Entry]) -> str:
     """What the lecture calls, room by room."""
     rooms: dict[str, list[str]] = {}
@@ -139,7 +146,7 @@ def calls(entries: list[Entry]) -> str:
 
 def linked(text: str) -> str:
     """Lectures that are named by their file, and the functions of the recap, as links."""
-    text = re.sub(r"`((\d\d_\w+)\.ipynb)`", r"[\2](\1)", text)
+    text = re.sub(r"`(0(\d)_\w+\.ipynb)`", r"[lecture \2](\1)", text)
     return re.sub(
         r"(?m)^(\|.*\| `(cmog_lib/[\w/.]+)`: )(.+?)( \|)$", lambda row: row[1] + _linked(row[2], row[3]) + row[4], text
     )

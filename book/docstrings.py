@@ -53,6 +53,12 @@ def typeset(text: str) -> str:
     return escaped(text, lambda plain: INDEX.sub(_raised_or_lowered, plain))
 
 
+def lowered(text: str) -> str:
+    """The same for Markdown."""
+    tag = {"_": "sub", "^": "sup"}
+    return INDEX.sub(lambda found: f"{found[1]}<{tag[found[2]]}>{found[3].strip('{}')}</{tag[found[2]]}>", text)
+
+
 def escaped(text: str, set_formula: Callable[[str], str] = lambda plain: plain) -> str:
     """Without reStructuredText's own signs; what stands between backticks is code."""
     parts = re.split(r"(`[^`]*`)", text)

@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 
 from book import library
 from book.course import Lecture, address, lectures, symbols
-from book.docstrings import escaped
+from book.docstrings import escaped, lowered
 from book.execute import ROOT
 from book.library import Entry
 
@@ -32,7 +32,7 @@ def notation(used: dict[str, list[Lecture]]) -> str:
     for symbol in symbols():
         met = sorted({lecture.number: lecture for e in symbol.entries for lecture in used[e.name]}.items())
         links = ", ".join(f"[{number}](lectures/{lecture.name})" for number, lecture in met)
-        rows.append(f"| {symbol.slides} | {symbol.text} | {', '.join(map(call, symbol.entries))} | {links} |")
+        rows.append(f"| {symbol.slides} | {lowered(symbol.text)} | {', '.join(map(call, symbol.entries))} | {links} |")
     return "\n".join(rows)
 
 
@@ -138,7 +138,9 @@ def rooms_index() -> str:
 
 def lectures_index() -> str:
     """What happens in each lecture, as the README's table has it."""
-    rows = [f"| {e.number} | [{e.title}]({e.name}) | {e.slides} | {e.happens} | {e.runs_in} |" for e in lectures()]
+    rows = [
+        f"| {e.number} | [{e.title}]({e.name}) | {e.slides} | {lowered(e.happens)} | {e.runs_in} |" for e in lectures()
+    ]
     head = ["| | lecture | slides | what happens | runs in |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows, "", *_toctree(lecture.name for lecture in lectures())])
 

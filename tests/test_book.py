@@ -118,4 +118,4 @@ def test_a_long_formula_is_broken_at_its_outermost_signs_only():
 def test_names_of_files_in_a_lecture_s_text_become_links():
     row = "| 1 | $p(x)$ | `cmog_lib/quadrature.py`: `log_p_x`, `nothing` |"
     linked = build.linked(f"Next: `02_ppca.ipynb`.\n{row}")
-    assert "[02_ppca](02_ppca.ipynb)" in linked and "<cmog_lib.quadrature.log_p_x>`, `nothing`" in linked
+    assert "[lecture 2](02_ppca.ipynb)" in linked and "<cmog_lib.quadrature.log_p_x>`, `nothing`" in linked
