@@ -10,7 +10,7 @@ STAMP := $(VENV)/.complete
 BENCH := .venv-bench
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help setup lab book book-serve test bench lint format pins clean
+.PHONY: help setup lab book book-serve slides test bench lint format pins clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -63,6 +63,10 @@ book: $(STAMP) ## build the book into build/book: runs the lectures that have ch
 
 book-serve: book ## build it and show it, to this machine only; ARGS=9999 chooses the port
 	@exec $(RUN) http.server --bind 127.0.0.1 --directory build/book $(ARGS)
+
+slides: $(STAMP) ## the lectures as slides, in build/slides: open index.html there
+	@$(RUN) book.execute
+	@$(RUN) book.slides
 
 # All of them: two files or lectures at a time; then the browser's, alone because they measure.
 ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 && $(RUN) pytest tests/browser

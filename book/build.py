@@ -55,7 +55,7 @@ def put_together(notebooks: dict[str, NotebookNode]) -> set[Path]:
         "FORMULAS": pages.formulas(),
         "REFERENCES": pages.references(),
         "ROOMS": pages.rooms_index(),
-        "EXPLORER": with_files(explorer(notebooks, FRONT), "_static/pictures"),
+        "EXPLORER": with_files(explorer(notebooks, FRONT), BOOK, "_static/pictures"),
     }
     written = set()
     for page in sorted((ROOT / "docs").rglob("*.md")):
@@ -88,13 +88,13 @@ def explorer(notebooks: dict[str, NotebookNode], label: str) -> str:
     raise ValueError(f"no lecture shows an explorer named {label!r}")
 
 
-def with_files(page: str, folder: str) -> str:
-    """`page` with its pictures as files of the book, which a browser gets when it needs them."""
+def with_files(page: str, site: Path, folder: str) -> str:
+    """`page` with its pictures as files in a folder of the site, which a browser gets when it needs them."""
 
     def file(picture: re.Match[str]) -> str:
         content = base64.b64decode(picture[2])
         name = f"{hashlib.sha256(content).hexdigest()[:20]}.{picture[1]}"
-        write(BOOK / "_static" / "pictures" / name, content)
+        write(site / folder.removeprefix("../") / name, content)
         return f"{folder}/{name}"
 
     return PICTURE.sub(file, with_script(page))
@@ -122,7 +122,7 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
             data = output.get("data", {})
             data.pop(WIDGET, None)
             if "text/html" in data:
-                data["text/html"] = with_files(data["text/html"], "../_static/pictures")
+                data["text/html"] = with_files(data["text/html"], BOOK, "../_static/pictures")
     first = next(k for k, cell in enumerate(cells) if cell.cell_type == "markdown")
     cells.insert(first + 1, text(pages.run_it(lecture, binder(lecture)), "run-it"))
     cells.append(text(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))

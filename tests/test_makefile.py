@@ -97,7 +97,7 @@ def test_setup_that_broke_off_does_not_count_as_done(checkout, tmp_path):
 
 def test_make_alone_lists_the_words(checkout):
     listed = make(checkout).stdout
-    for word in ("setup", "lab", "test", "bench", "lint", "format", "pins", "clean"):
+    for word in ("setup", "lab", "book", "book-serve", "slides", "test", "bench", "lint", "format", "pins", "clean"):
         assert f"make {word} " in listed
 
 

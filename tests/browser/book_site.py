@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +15,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
-from playwright.sync_api import Browser, Page
+from lab_server import REPOSITORY
+from needs import missing
+from playwright.sync_api import Browser, Locator, Page
+
+from book.execute import LECTURES, read
 
 
 @dataclass
@@ -31,15 +38,15 @@ class Site:
         return sorted(name for name in names if not name.startswith("_static/"))
 
     @contextmanager
-    def window(self, browser: Browser, width: int = 1280, **context: str) -> Iterator[Page]:
+    def window(self, browser: Browser, width: int = 1280, height: int = 900, **context: str) -> Iterator[Page]:
         """A window without a network beyond the site; what goes wrong in it is noted."""
-        window = browser.new_context(viewport={"width": width, "height": 900}, **context)
+        window = browser.new_context(viewport={"width": width, "height": height}, **context)
         page = window.new_page()
         page.route(lambda url: not self._ours(url), lambda route: route.abort())
         page.on("request", lambda request: self._ours(request.url) or self.left.append(f"{self.at}: {request.url}"))
         page.on("console", lambda said: said.type == "error" and self.complaints.append(f"{self.at}: {said.text}"))
         page.on("pageerror", lambda error: self.complaints.append(f"{self.at}: {error}"))
-        page.on("response", lambda answer: answer.ok or self.complaints.append(f"{self.at}: no {answer.url}"))
+        page.on("response", lambda answer: answer.status < 400 or self.complaints.append(f"{self.at}: no {answer.url}"))
         yield page
         window.close()
 
@@ -69,6 +76,48 @@ def served(folder: Path) -> Iterator[Site]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Site(folder, f"http://127.0.0.1:{server.server_port}/")
         server.shutdown()
+
+
+@contextmanager
+def built(module: str, folder: str) -> Iterator[Site]:
+    """What `module` makes of the lectures, served. Only CI, where they have just run, runs lectures for it."""
+    if any(read(lecture) is None for lecture in LECTURES):
+        if not os.environ.get("CI"):
+            missing("the lectures have changed since they ran last: make book, which takes minutes, then this")
+        subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=True)
+    subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=True)
+    with served(REPOSITORY / "build" / folder) as site:
+        yield site
+
+
+def move(page: Page, explorer: Locator) -> None:
+    """Every slider and pad by its keys: value, picture and sentence follow."""
+    explorer.scroll_into_view_if_needed()
+    for control in explorer.locator("input[type=range], .cmog-plane").all():
+        control.focus()
+        seen = set()
+        for key in ("Home", "ArrowRight", "End"):
+            page.keyboard.press(key)
+            seen.add(shown(explorer, control))
+        label = f"{explorer.get_attribute('aria-label')}: {control.get_attribute('aria-label')}"
+        for what, looks in zip(("value", "sentence", "picture"), zip(*seen, strict=True), strict=True):
+            assert len(set(looks)) > 1, f"{page.url}, {label}: the {what} does not follow the keys"
+    assert explorer.locator("[role=alert]:visible").count() == 0
+
+
+def shown(explorer: Locator, control: Locator) -> tuple[str | None, str | None, str | None]:
+    """What stands there once the picture has come."""
+    explorer.evaluate(
+        "async (root) => { const frame = () => new Promise(requestAnimationFrame);"
+        " do { await frame(); await frame(); } while (root.querySelector('[aria-busy]'));"
+        " await root.querySelector('.cmog-changing img')?.decode(); }"
+    )
+    picture = explorer.locator(".cmog-picture")
+    return (
+        control.get_attribute("aria-valuetext"),
+        picture.get_attribute("aria-label"),
+        picture.locator(".cmog-changing img").get_attribute("src"),
+    )
 
 
 class Links(HTMLParser):

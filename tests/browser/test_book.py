@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from book_site import Links, Site, dead_links, served
-from lab_server import REPOSITORY
-from needs import missing
-from playwright.sync_api import Browser, Locator, Page
+from book_site import Links, Site, built, dead_links, move, served
+from playwright.sync_api import Browser
 
 from book.execute import LECTURES, code_cells, read
 
@@ -27,13 +22,8 @@ KINDS += ["_modules/cmog_lib/quadrature", "lectures/index", *(f"lectures/{lectur
 
 @pytest.fixture(scope="session")
 def book(browser: Browser) -> Iterator[Site]:
-    """The book of the lectures and texts as they are now. Only CI, where they have just run, runs lectures for it."""
-    if any(read(lecture) is None for lecture in LECTURES):
-        if not os.environ.get("CI"):
-            missing("the lectures have changed since they ran last: make book, which takes minutes, then this")
-        subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=True)
-    subprocess.run([sys.executable, "-m", "book.build"], cwd=REPOSITORY, check=True)
-    with served(REPOSITORY / "build" / "book") as site:
+    """The book of the lectures and texts as they are now."""
+    with built("book.build", "book") as site:
         yield site
 
 
@@ -68,36 +58,6 @@ def test_every_page_opens_and_every_slider_moves_without_a_network(book: Site, b
 def shows_explorer(output: dict) -> bool:
     data = output.get("data", {})
     return "application/vnd.jupyter.widget-view+json" in data and "cmog-host" in data.get("text/html", "")
-
-
-def move(page: Page, explorer: Locator) -> None:
-    """Every slider and pad by its keys: value, picture and sentence follow."""
-    explorer.scroll_into_view_if_needed()
-    for control in explorer.locator("input[type=range], .cmog-plane").all():
-        control.focus()
-        seen = set()
-        for key in ("Home", "ArrowRight", "End"):
-            page.keyboard.press(key)
-            seen.add(shown(explorer, control))
-        label = f"{explorer.get_attribute('aria-label')}: {control.get_attribute('aria-label')}"
-        for what, looks in zip(("value", "sentence", "picture"), zip(*seen, strict=True), strict=True):
-            assert len(set(looks)) > 1, f"{page.url}, {label}: the {what} does not follow the keys"
-    assert explorer.locator("[role=alert]:visible").count() == 0
-
-
-def shown(explorer: Locator, control: Locator) -> tuple[str | None, str | None, str | None]:
-    """What stands there once the picture has come."""
-    explorer.evaluate(
-        "async (root) => { const frame = () => new Promise(requestAnimationFrame);"
-        " do { await frame(); await frame(); } while (root.querySelector('[aria-busy]'));"
-        " await root.querySelector('.cmog-changing img')?.decode(); }"
-    )
-    picture = explorer.locator(".cmog-picture")
-    return (
-        control.get_attribute("aria-valuetext"),
-        picture.get_attribute("aria-label"),
-        picture.locator(".cmog-changing img").get_attribute("src"),
-    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
