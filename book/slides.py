@@ -94,6 +94,8 @@ def slide_type(cell: NotebookNode, used: int) -> tuple[str, int]:
         size = 26 * lines + height_of_page(pages)
         if not size or lines > (LINES_OF_CODE if text.startswith("style.source(") else LINES_OF_PRINT):
             return "skip", 0
+        if used + size > ROOM and not pages and not text.startswith("style.source("):
+            return "skip", 0  # a print-out never stands alone
     return ("-" if used and used + size <= ROOM else "subslide"), size
 
 

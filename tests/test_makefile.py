@@ -101,6 +101,13 @@ def test_make_alone_lists_the_words(checkout):
         assert f"make {word} " in listed
 
 
+def test_the_book_is_served_to_this_machine_only(checkout):
+    assert (
+        "http.server --bind 127.0.0.1 --directory build/book 9999"
+        in make(checkout, "-n", "book-serve", "ARGS=9999").stdout
+    )
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
