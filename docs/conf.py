@@ -13,7 +13,7 @@ from book import docstrings  # noqa: E402
 project = "Continuous mixtures of Gaussians"
 author = ""
 release = importlib.metadata.version("cmog_lib")
-language = "en_GB"
+language = "en"  # of en_GB Sphinx lacks the plural, and its search breaks off
 repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx.ext.githubpages"]
@@ -31,6 +31,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "signature"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 add_module_names = False
 python_display_short_literal_types = True
