@@ -35,12 +35,16 @@ def main() -> None:
     if stale := [name for name, notebook in notebooks.items() if notebook is None]:
         sys.exit(f"book: {', '.join(stale)} must run first: make book does both")
     written = put_together(notebooks)
-    for path in [path for path in SOURCE.rglob("*") if path.is_file() and path not in written]:
-        path.unlink()
+    shown = set(re.findall(r"_static/pictures/([\w.]+)", "".join(path.read_text(encoding="utf-8") for path in written)))
+    for path in [*SOURCE.rglob("*"), *(BOOK / "_static" / "pictures").glob("*")]:
+        if path.is_file() and path not in written and path.name not in shown:
+            path.unlink()
     shutil.rmtree(BOOK / "_modules", ignore_errors=True)  # Sphinx would keep these as they were under older settings
     command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
     command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]
-    sys.exit(subprocess.run(command, cwd=ROOT).returncode or print(f"book: {BOOK.relative_to(ROOT)}/index.html"))
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(code)
+    print(f"book: {BOOK.relative_to(ROOT)}/index.html")
 
 
 def put_together(notebooks: dict[str, NotebookNode]) -> set[Path]:
@@ -124,8 +128,8 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
             if "text/html" in data:
                 data["text/html"] = with_files(data["text/html"], BOOK, "../_static/pictures")
     first = next(k for k, cell in enumerate(cells) if cell.cell_type == "markdown")
-    cells.insert(first + 1, text(pages.run_it(lecture, binder(lecture)), "run-it"))
-    cells.append(text(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))
+    cells.insert(first + 1, text_cell(pages.run_it(lecture, binder(lecture)), "run-it"))
+    cells.append(text_cell(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
 
@@ -156,7 +160,7 @@ def _linked(file: str, names: str) -> str:
     return re.sub(r"`(\w+)`", lambda name: pages.call(e) if (e := found_in(file, name[1])) else name[0], names)
 
 
-def text(source: str, name: str) -> NotebookNode:
+def text_cell(source: str, name: str) -> NotebookNode:
     """A cell of text whose id does not change from build to build."""
     cell = nbformat.v4.new_markdown_cell(source)
     cell["id"] = name
