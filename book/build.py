@@ -36,10 +36,12 @@ def main() -> None:
         sys.exit(f"book: {', '.join(stale)} must run first: make book does both")
     written = put_together(notebooks)
     shown = set(re.findall(r"_static/pictures/([\w.]+)", "".join(path.read_text(encoding="utf-8") for path in written)))
-    for path in [*SOURCE.rglob("*"), *(BOOK / "_static" / "pictures").glob("*")]:
-        if path.is_file() and path not in written and path.name not in shown:
+    made = {BOOK / path.relative_to(SOURCE).with_suffix(".html") for path in written}
+    # Sphinx takes nothing away: pages without a source, pictures that no page shows, code pages of older settings.
+    shutil.rmtree(BOOK / "_modules", ignore_errors=True)
+    for path in [*SOURCE.rglob("*"), *BOOK.rglob("*.html"), *(BOOK / "_static" / "pictures").glob("*")]:
+        if path.is_file() and path not in written | made and path.name not in shown:
             path.unlink()
-    shutil.rmtree(BOOK / "_modules", ignore_errors=True)  # Sphinx would keep these as they were under older settings
     command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
     command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]
     if code := subprocess.run(command, cwd=ROOT).returncode:

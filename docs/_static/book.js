@@ -16,7 +16,7 @@ window.addEventListener("load", () => {
 
 // A formula that is wider than the page scrolls, so it must be within reach of the keys.
 window.addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
-  for (const formula of document.querySelectorAll("mjx-container[display], .math, .sheet-part > p")) {
+  for (const formula of document.querySelectorAll("mjx-container, .math, .sheet-part > p")) {
     if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
   }
 }));

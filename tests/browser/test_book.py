@@ -79,6 +79,22 @@ def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, a
     assert found == []
 
 
+# What is cut off at the right, or stands out of the window, unless it scrolls in a frame of its own as code does.
+CUT_OFF = """
+() => [...document.querySelectorAll("main *")].filter((node) => {
+  const style = getComputedStyle(node), box = node.getBoundingClientRect();
+  if (!box.width || node.closest("mjx-assistive-mml, .cmog, .ellipsis")) return false;
+  if (style.overflowX === "hidden" && node.scrollWidth > node.clientWidth + 1 && node.clientWidth) return true;
+  if (box.right <= innerWidth + 1) return false;
+  for (let at = node; !at.querySelector("h1, h2"); at = at.parentElement) {
+    const within = at.getBoundingClientRect().right <= innerWidth + 1;
+    if (within && /auto|scroll/.test(getComputedStyle(at).overflowX)) return false;
+  }
+  return true;
+}).map((node) => `${node.tagName} ${node.className} ${node.textContent.trim().slice(0, 40)}`)
+"""
+
+
 def test_nothing_is_wider_than_a_telephone(book: Site, browser: Browser, artifacts: Path) -> None:
     wide = []
     with book.window(browser, width=390, reduced_motion="reduce") as page:
@@ -87,6 +103,7 @@ def test_nothing_is_wider_than_a_telephone(book: Site, browser: Browser, artifac
             page.screenshot(path=artifacts / f"book-390-{name.replace('/', '-')}.png")
             width = page.evaluate("document.documentElement.scrollWidth")
             wide += [f"{name}: {width} px"] if width > 390 else []
+            wide += [f"{name}: {what}" for what in page.evaluate(CUT_OFF)]
     assert wide == []
 
 
