@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import time
 import zlib
 from pathlib import Path
 
@@ -23,6 +24,10 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
 TIMEOUT = 20.0  # seconds without an answer
+LONGEST = 900.0  # seconds for one file, however steadily it trickles
+# Bytes: the largest of the four is 9.9 MB as it travels and 47 MB as it is. What is more is not MNIST, whatever it is.
+MOST_SENT, MOST_HELD = 16 * 2**20, 64 * 2**20
+SECURE = ("https://",)  # how an address begins from which, or through which, a file may come
 WAYS_OUT = (
     "set CMOG_DATA_DIR to a folder that holds mnist/*-ubyte.gz, "
     "or use cmog_lib.datasets.digits(), which needs no network"
@@ -72,7 +77,7 @@ def fetch(target: Path, name: str) -> None:
     from requests.exceptions import RequestException
 
     def download(url: str, part: str, mover: pooch.Pooch) -> None:
-        pooch.HTTPDownloader(timeout=TIMEOUT)(url, part, mover)
+        stream(url, Path(part))
         checked(Path(part), name, url)
 
     failures: list[Exception] = []
@@ -90,12 +95,34 @@ def fetch(target: Path, name: str) -> None:
     raise ConnectionError(f"no network, or no mirror of MNIST answers: {WAYS_OUT}. Tried {tried}") from failures[-1]
 
 
+def stream(url: str, part: Path) -> None:
+    """Writes what `url` sends to `part`. Raises Damaged for more than MNIST is, or an address that is not secure."""
+    import requests
+
+    deadline, received = time.monotonic() + LONGEST, 0
+    with requests.get(url, stream=True, timeout=TIMEOUT) as answer, part.open("wb") as file:
+        for hop in (*answer.history, answer):
+            if not hop.url.startswith(SECURE):
+                raise Damaged(f"{url} led to {hop.url}, which is not secured by TLS")
+        answer.raise_for_status()
+        for block in answer.iter_content(2**16):
+            received += len(block)
+            if received > MOST_SENT:
+                raise Damaged(f"{url} sends more than {MOST_SENT} bytes")
+            if time.monotonic() > deadline:
+                raise requests.Timeout(f"{url} had not sent all after {LONGEST:g} s")
+            file.write(block)
+
+
 def checked(path: Path, name: str, source: str | None = None) -> bytes:
     """The uncompressed bytes of `path`. Raises Damaged where their SHA-256 is not that of the official file."""
     try:
-        uncompressed = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            uncompressed = file.read(MOST_HELD + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Damaged(f"{source or path} is no whole gzip file: {error}") from error
+    if len(uncompressed) > MOST_HELD:
+        raise Damaged(f"{source or path} holds more than {MOST_HELD} bytes")
     digest = hashlib.sha256(uncompressed).hexdigest()
     if digest != SHA256[name]:
         raise Damaged(

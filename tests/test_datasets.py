@@ -7,6 +7,7 @@ import gc
 import gzip
 import hashlib
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,6 +176,9 @@ class Mirror(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.answer = dict(GOOD)
         self.promised = 0
+        self.moved = ""  # where it sends those who ask
+        self.silent = 0.0  # seconds before it answers
+        self.slow = 0.0  # seconds that it takes over a body
         self.asked: list[str] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -188,6 +192,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        time.sleep(self.server.silent)
+        if self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved + self.path[1:])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         body = self.server.answer.get(self.path)
         if body is None:
             self.send_error(404)
@@ -195,7 +206,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body) + self.server.promised))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # who asked may have gone
+            for k in range(0, len(body), max(len(body) // 20, 1)):
+                self.wfile.write(body[k : k + max(len(body) // 20, 1)])
+                time.sleep(self.server.slow / 20)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -229,6 +243,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def mirror(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     with serving() as server:
         monkeypatch.setattr(_mnist, "MIRRORS", (server.address,))
+        monkeypatch.setattr(_mnist, "SECURE", ("https://", server.address))
         yield server
 
 
@@ -298,11 +313,11 @@ def test_truncated_download_leaves_nothing_behind(cache, mirror):
 
 
 def test_interrupted_download_leaves_nothing_behind(cache, mirror, monkeypatch):
-    def interrupted(self, url, part, mover, check_only=False):
-        Path(part).write_bytes(b"half")
+    def interrupted(url, part):
+        part.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", interrupted)
+    monkeypatch.setattr(_mnist, "stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         datasets.mnist("test", download=True)
     assert kept(cache) == []
@@ -323,8 +338,51 @@ def test_second_mirror_serves_where_the_first_is_wrong(cache, mirror, monkeypatc
     with serving() as wrong:
         wrong.answer = {}
         monkeypatch.setattr(_mnist, "MIRRORS", (wrong.address, mirror.address))
+        monkeypatch.setattr(_mnist, "SECURE", (wrong.address, mirror.address))
         assert datasets.mnist("test", download=True).X.shape == (5, 784)
     assert len(wrong.asked) == len(mirror.asked) == 2
+
+
+def test_mirrors_are_asked_over_tls_only():
+    assert all(address.startswith("https://") for address in _mnist.MIRRORS) and _mnist.SECURE == ("https://",)
+
+
+def test_what_comes_without_tls_or_by_way_of_it_is_refused(cache, mirror, monkeypatch):
+    monkeypatch.setattr(_mnist, "SECURE", ("https://",))
+    with pytest.raises(ValueError, match=r"led to http://127\.0\.0\.1:\d+/t10k\S+, which is not secured by TLS"):
+        datasets.mnist("test", download=True)
+    assert kept(cache) == []
+    monkeypatch.setattr(_mnist, "SECURE", (mirror.address,))
+    with serving() as elsewhere:
+        mirror.moved = elsewhere.address
+        with pytest.raises(ValueError, match=f"led to {elsewhere.address}t10k"):
+            datasets.mnist("test", download=True)
+    assert kept(cache) == []
+
+
+def test_a_mirror_that_sends_too_much_or_for_too_long_is_left(cache, mirror, monkeypatch):
+    monkeypatch.setattr(_mnist, "MOST_SENT", 100)
+    with pytest.raises(ValueError, match="sends more than 100 bytes"):
+        datasets.mnist("test", download=True)
+    monkeypatch.setattr(_mnist, "MOST_SENT", 2**20)
+    monkeypatch.setattr(_mnist, "MOST_HELD", 100)
+    with pytest.raises(ValueError, match="holds more than 100 bytes"):
+        datasets.mnist("test", download=True)
+    monkeypatch.setattr(_mnist, "MOST_HELD", 2**20)
+    monkeypatch.setattr(_mnist, "LONGEST", -1.0)
+    with pytest.raises(ConnectionError, match="had not sent all after"):
+        datasets.mnist("test", download=True)
+    monkeypatch.setattr(_mnist, "LONGEST", 900.0)
+    monkeypatch.setattr(_mnist, "TIMEOUT", 0.05)
+    mirror.silent = 0.3
+    with pytest.raises(ConnectionError, match="timed out"):
+        datasets.mnist("test", download=True)
+    assert kept(cache) == []
+
+
+def test_the_limits_let_the_official_files_through():
+    # 60000 images of 28 × 28 bytes behind a header of 16; its archive is 9,912,422 bytes long.
+    assert _mnist.MOST_HELD > 60000 * 784 + 16 and _mnist.MOST_SENT > 9_912_422
 
 
 def test_without_network_the_error_names_the_ways_out(cache, monkeypatch):
