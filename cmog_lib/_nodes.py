@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -11,7 +13,8 @@ MOST_NODES = 2**26
 
 def affordable(rule: str, latent_dim: int, n: int, most: int | None) -> None:
     """Raises ValueError, with the price, where n^latent_dim nodes are too many or the dimension is above `most`."""
-    count = n**latent_dim
+    # n^d itself would be too long a number to write, or to wait for.
+    count = n**latent_dim if latent_dim * math.log10(n) < 300 else math.inf
     if count <= MOST_NODES and (most is None or latent_dim <= most):
         return
     gigabytes = count * (latent_dim + 1) * jnp.dtype(float).itemsize / 2**30

@@ -38,15 +38,66 @@ def array(
     if not fits:
         raise ValueError(f"{name} must be {expected}, got {came}")
     if finite and not isinstance(value, jax.core.Tracer):
-        wrong = np.isinf(np.asarray(value)) if missing else ~np.isfinite(np.asarray(value))
+        with np.errstate(over="ignore"):  # a number too large for the session's precision is infinite in it
+            kept = np.asarray(value).astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+        wrong = np.isinf(kept) if missing else ~np.isfinite(kept)
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             expected, bad = ("finite or NaN (a missing cell)", "infinite") if missing else ("finite", "not finite")
+            bad += "" if kept.dtype == value.dtype else f" in {kept.dtype}"
             raise ValueError(
                 f"{name} must be {expected}, got {np.asarray(value)[index]} at {name}[{', '.join(map(str, index))}]"
                 f" ({int(wrong.sum())} of {wrong.size} values are {bad})"
             )
     return jnp.asarray(value)
+
+
+def one_or_many(name: str, value: Any, width: int) -> jax.Array:
+    """`value` as one row [width] or several [N, width]. Raises ValueError otherwise."""
+    batch = ("N",) if len(getattr(value, "shape", ())) == 2 else ()
+    return array(name, value, (*batch, width))
+
+
+def scalar(name: str, value: Any) -> Any:
+    """`value`, a positive finite number, or an array [] of one, which inside `jit` may be any."""
+    if not hasattr(value, "shape"):
+        return positive(name, value)
+    value = array(name, value, ())
+    if not isinstance(value, jax.core.Tracer):
+        positive(name, value.item())
+    return value
+
+
+def kind(name: str, value: Any, *kinds: type, advice: str = "") -> Any:
+    """`value`, if it is of one of these kinds. Raises ValueError otherwise, with the advice."""
+    if isinstance(value, kinds) and not isinstance(value, type):
+        return value
+    expected = " or ".join(f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}" for kind in kinds)
+    raise ValueError(f"{name} must be {expected}{advice and f', {advice}'}, got {type(value).__name__}")
+
+
+def function(name: str, value: Any) -> Any:
+    """`value`, if it can be called. Raises ValueError otherwise."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, got {type(value).__name__}")
+    return value
+
+
+def nodes(value: Any, latent_dim: int, name: str = "nodes") -> tuple[jax.Array, jax.Array]:
+    """t [S, d] and log_weight [S] of nodes, in which -inf switches a node off. Raises ValueError otherwise."""
+    if not hasattr(value, "t") or not hasattr(value, "log_weight"):
+        raise ValueError(f"{name} must be Nodes, as quadrature.grid makes them, got {type(value).__name__}")
+    t = array(f"{name}.t", value.t, ("S", latent_dim))
+    return t, log_weights(f"{name}.log_weight", value.log_weight, (len(t),))
+
+
+def log_weights(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Array:
+    """`value` as logarithms of weights, finite or -inf for a weight of nothing. Raises ValueError otherwise."""
+    value = array(name, value, shape, finite=False)
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) < np.inf):
+        bad = np.asarray(value)[~(np.asarray(value) < np.inf)]
+        raise ValueError(f"{name} must be finite or -inf, got {bad[0]} ({bad.size} of {value.size} values)")
+    return value
 
 
 def count(name: str, value: Any, minimum: int = 1, maximum: int | None = None, why: str = "") -> int:
@@ -102,8 +153,8 @@ def decoder(w: Any) -> Any:
     )
     try:
         output = jax.eval_shape(lambda t: w(t), jax.ShapeDtypeStruct((d,), jnp.result_type(float)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{expected}; it raised {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever a class written in a notebook may raise
+        raise ValueError(f"{expected}; got none: it raised {type(error).__name__}: {error}") from error
     parts = jax.tree.leaves(output)
     fits = all(part.shape == (D,) and jnp.issubdtype(part.dtype, jnp.floating) for part in parts)
     if not isinstance(output, tuple) or len(parts) != 2 or not fits:

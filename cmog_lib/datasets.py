@@ -59,9 +59,9 @@ Data = TypeVar("Data", Images, Synthetic)
 def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Data]:
     """Training data and n_held_out held-out ones, at random without replacement; the same key, the same split.
 
-    Raises ValueError when n_held_out is not from 1 to N − 1.
+    Raises ValueError when n_held_out is not from 1 to N − 1, and for data that are neither Images nor Synthetic.
     """
-    N = data.X.shape[0]
+    N = _validate.kind("data", data, Images, Synthetic).X.shape[0]
     n_held_out = _validate.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
     order = jax.random.permutation(_validate.key(key), N)
     per_datum = ("X", "labels") if isinstance(data, Images) else ("X", "t")
@@ -77,8 +77,9 @@ def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
 
     A density of rounded numbers can be made infinite by a σ that shrinks onto them. Of dequantised ones it cannot, and
     its mean log p(x) is a lower bound on the log-probability of the rounded image, up to the constant D log levels.
-    Source: Theis, van den Oord and Bethge 2016, section 3.1.
+    Raises ValueError for anything but Images. Source: Theis, van den Oord and Bethge 2016, section 3.1.
     """
+    _validate.kind("images", images, Images)
     u = jax.random.uniform(_validate.key(key), images.X.shape, images.X.dtype)
     return dataclasses.replace(images, X=(images.X * (images.levels - 1) + u) / images.levels)
 

@@ -71,6 +71,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     w = as_module(_validate.decoder(w))
     X = _validate.array("X", X, ("N", w.data_dim))
     T = _validate.array("T", T, ("M", len(X), w.latent_dim))
+    max_steps = _validate.count("max_steps", max_steps)
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
@@ -86,6 +87,7 @@ def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int 
 
     Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
     """
+    max_steps = _validate.count("max_steps", max_steps)
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
@@ -101,7 +103,8 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, interrupted = _validate.count("steps", steps), False
+    steps, max_steps = _validate.count("steps", steps), _validate.count("max_steps", max_steps)
+    interrupted = False
     path: list[Any] = [w]
     bounds: list[float] = []
     values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
@@ -112,8 +115,9 @@ def fit(
                 touching = mean_bound(path[-1], q, X, nodes)
                 w_new, asked = _m_step(path[-1], q, X, max_steps)
                 lifted, value = mean_bound(w_new, q, X, nodes), _mean(log_p_x(w_new, X, nodes))
-                path, bounds, values = [*path, w_new], [*bounds, touching, lifted], [*values, value]
-                evaluations.append(evaluations[-1] + (1 + asked) * len(nodes.t))
+                spent = [*evaluations, evaluations[-1] + (1 + asked) * len(nodes.t)]
+                both = [*bounds, touching, lifted]
+                path, bounds, values, evaluations = [*path, w_new], both, [*values, value], spent
                 bar.update()
                 bar.set_postfix(value=f"{value:.6g}")
         except KeyboardInterrupt:
@@ -136,12 +140,13 @@ def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) ->
     p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
     """
     w, X, q = _checked(w, X, q)
-    return float(_mean_bound(w, q, X, nodes.log_weight))
+    return float(_mean_bound(w, q, X, _validate.nodes(nodes, w.latent_dim)[1]))
 
 
 def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
     """The new decoder, and how often the value and its gradient were asked for."""
     w, X, q = _checked(w, X, q)
+    max_steps = _validate.count("max_steps", max_steps)
     summary = _summary(X, q)
     if isinstance(w, Linear):
         return _regression(w, summary), 0
@@ -210,8 +215,7 @@ def _mean(values: Array) -> float:
 def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
     w = _validate.decoder(w)
     X = _validate.array("X", X, ("N", w.data_dim))
-    if not isinstance(q, Weighted):
-        raise ValueError(f"q must be Weighted, as e_step returns it, got {type(q).__name__}")
+    _validate.kind("q", q, Weighted, advice="as e_step returns it")
     _validate.array("q.t", q.t, ("S", w.latent_dim))
     _validate.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
     return as_module(w), X, q

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -46,13 +47,14 @@ def fit(
     optimiser: Any = None,
     chunk: int = 50,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Ascent:
     """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: exact maximum likelihood, by stochastic gradients.
 
     w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`. X: [N, D], data. Every step
     takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14).
-    steps, learning_rate, optimiser, chunk, progress: as in `optimise.ascend`, whose default is Adam; the bar shows
-    nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
+    steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam; the
+    bar shows nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
     By Jensen's inequality the mean of the trace is below log p(x|w), by less the finer the grid: a posterior narrower
     than a cell costs it nats. What w is worth, `quadrature.exact` tells.
     Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
@@ -65,6 +67,7 @@ def fit(
     d = w.latent_dim
     n = _validate.count("n", CELLS.get(d, 2) if n is None else n, 2)
     nodes = grid(d, n, half_width)
+    _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.positive("learning_rate", learning_rate)
     _validate.decoded(w, nodes.t)
     side = jnp.asarray(2 * half_width / n, X.dtype)
     found = ascend(
@@ -77,6 +80,7 @@ def fit(
         learning_rate=learning_rate,
         chunk=chunk,
         progress=progress,
+        checkpoint=checkpoint,
     )
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found

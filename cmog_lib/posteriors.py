@@ -105,9 +105,10 @@ class Weighted(eqx.Module):
 
     def __check_init__(self) -> None:
         S, _ = _validate.array("t", self.t, ("S", "d")).shape
-        if jnp.shape(self.log_weight)[-1:] != (S,):
-            came = list(jnp.shape(self.log_weight))
-            raise ValueError(f"log_weight must end in one entry for each of the {S} points of t, got shape {came}")
+        came = getattr(self.log_weight, "shape", ())
+        if came and came[-1] != S:
+            raise ValueError(f"log_weight must end in one entry for each of the {S} points of t, got {list(came)}")
+        _validate.log_weights("log_weight", self.log_weight, (*came[:-1], S))
 
     @property
     def weight(self) -> Float[Array, "*batch S"]:
@@ -128,12 +129,12 @@ class Weighted(eqx.Module):
 
     def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
         """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
-        return jnp.tensordot(self.weight, jax.vmap(f)(self.t), axes=1)
+        return jnp.tensordot(self.weight, jax.vmap(_validate.function("f", f))(self.t), axes=1)
 
 
 def _check(name: str, value: Array, shape: tuple[int, ...] | None = None) -> None:
     """A posterior's part, one or a batch of them: floats, finite, at least a vector, and of the shape that fits m."""
-    came = jnp.shape(value)
+    came = getattr(value, "shape", ())
+    _validate.array(name, value, ("d",) if not came else tuple("abcdefgh"[: len(came)]))
     if shape is not None and came != shape:
         raise ValueError(f"{name} must be of shape {list(shape)}, which fits m, got {list(came)}")
-    _validate.array(name, value, ("d",) if not came else tuple("abcdefgh"[: len(came)]))

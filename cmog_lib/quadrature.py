@@ -210,10 +210,4 @@ def _doubled(w: Any) -> Any:
 def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:
     w = _validate.decoder(w)
     X = _validate.array("X", X, ("N", w.data_dim))
-    if not isinstance(nodes, Nodes):
-        raise ValueError(f"nodes must be Nodes, as grid, gauss_hermite or monte_carlo make, got {type(nodes).__name__}")
-    t = _validate.array("nodes.t", nodes.t, ("S", w.latent_dim))
-    log_weight = _validate.array("nodes.log_weight", nodes.log_weight, (len(t),), finite=False)
-    if not isinstance(nodes.log_weight, jax.core.Tracer) and not np.all(np.asarray(nodes.log_weight) < np.inf):
-        raise ValueError("nodes.log_weight must be finite or -inf, got NaN or inf")
-    return as_module(w), X, Nodes(t, log_weight)
+    return as_module(w), X, Nodes(*_validate.nodes(nodes, w.latent_dim))

@@ -346,7 +346,10 @@ some = quadrature.grid(1, 10)
         ),
         (lambda: quadrature.log_p_x(line, jnp.zeros((2, 4), complex), some), r"got complex64\[2, 4\]"),
         (lambda: quadrature.log_p_x(line, Xs(2, 4), quadrature.grid(2, 5)), r"nodes.t must be .* \[S, 1\], got"),
-        (lambda: quadrature.log_p_x(line, Xs(2, 4), some.t), "nodes must be Nodes, as grid, .* make, got ArrayImpl"),
+        (
+            lambda: quadrature.log_p_x(line, Xs(2, 4), some.t),
+            "nodes must be Nodes, as quadrature.grid makes them, got ArrayImpl",
+        ),
         (
             lambda: quadrature.posterior(line, Xs(2, 4), quadrature.Nodes(some.t, some.log_weight[1:])),
             r"nodes.log_weight must be .* \[10\], got float32\[9\]",

@@ -14,6 +14,8 @@ from cmog_lib import _validate
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.posteriors import Gaussian
 
+__all__ = ["CNN", "MLP", "Linear"]
+
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -140,8 +142,9 @@ def halve_and_convolve(
     return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
 
 
-def check(encoder: Any, w: Any) -> Any:
-    """The encoder, if it fits the decoder w. Raises ValueError naming the part that does not."""
+def check(encoder: Any, w: Any = None) -> Any:
+    """The encoder, if it fits the decoder w (of which there may be none). Raises ValueError naming the part that does
+    not."""
     missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(encoder, part)]
     if missing:
         raise ValueError(
@@ -149,11 +152,16 @@ def check(encoder: Any, w: Any) -> Any:
             f" got {type(encoder).__name__} without {', '.join(missing)}"
         )
     for part in ("latent_dim", "data_dim"):
-        ours, its = getattr(w, part), getattr(encoder, part)
+        its = _validate.count(f"encoder.{part}", getattr(encoder, part))
+        ours = its if w is None else getattr(w, part)
         if ours != its:
             raise ValueError(f"encoder.{part} must be the decoder's, w.{part} = {ours}, got {its}")
-    q = eqx.filter_eval_shape(encoder, jax.ShapeDtypeStruct((w.data_dim,), jnp.result_type(float)))
-    if not isinstance(q, Gaussian) or q.m.shape != (w.latent_dim,):
+    expected = f"encoder(x) must be a posteriors.Gaussian over t of shape [{encoder.latent_dim}]"
+    try:
+        q = eqx.filter_eval_shape(encoder, jax.ShapeDtypeStruct((encoder.data_dim,), jnp.result_type(float)))
+    except Exception as error:  # whatever a class written in a notebook may raise
+        raise ValueError(f"{expected}, got none: it raised {type(error).__name__}: {error}") from error
+    if not isinstance(q, Gaussian) or q.m.shape != (encoder.latent_dim,):
         came = f"{type(q).__name__}" + (f" over t of shape {list(q.m.shape)}" if isinstance(q, Gaussian) else "")
-        raise ValueError(f"encoder(x) must be a posteriors.Gaussian over t of shape [{w.latent_dim}], got {came}")
+        raise ValueError(f"{expected}, got {came}")
     return encoder

@@ -62,6 +62,8 @@ def gap_ladder(
     """
     w, key = as_module(_validate.decoder(w)), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
+    starts, n = _validate.count("starts", starts), _validate.count("n", n, 2)
+    half_width = _validate.positive("half_width", half_width)
     d, told = w.latent_dim, encoded(check(encoder, w), X)
     value: dict[str, Any] = {TRUTH: None}
     error: dict[str, Any] = {TRUTH: None}
@@ -93,7 +95,8 @@ def gaussian_bound(
     for an untyped key.
     """
     w, key = as_module(_validate.decoder(w)), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
+    X, draws = _validate.array("X", X, ("N", w.data_dim)), _validate.count("draws", draws)
+    q = _validate.kind("q", q, Gaussian, FullGaussian)
     _validate.array("q.mean", q.mean, (len(X), w.latent_dim))
     if w.latent_dim <= 2:
         fine, coarse = (_by_nodes(w, q, X, n) for n in (HERMITE, 3 * HERMITE // 4))
@@ -108,9 +111,13 @@ def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
     return expected + q.entropy
 
 
-@eqx.filter_jit
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
-    """q(t|x_i) for all data at once: m and log_s [N, d]."""
+    """q(t|x_i) for all data at once: m and log_s [N, d]. Raises ValueError for data that are not the encoder's."""
+    return _encoded(encoder, _validate.array("X", X, ("N", check(encoder).data_dim)))
+
+
+@eqx.filter_jit
+def _encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     return jax.vmap(encoder)(X)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -42,12 +43,12 @@ def lower_bound(
     Source: Kingma and Welling 2014, equation 7.
     """
     w, M = _validate.decoder(w), _validate.count("M", M)
-    x, q = _validate.array("x", x, (w.data_dim,)), check(encoder, w)(x)
+    x, key = _validate.array("x", x, (w.data_dim,)), _validate.key(key)
+    q = check(encoder, w)(x)
     T = q.sample(M, key=key)
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
 
 
-@eqx.filter_jit
 def vae_step(
     w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
 ) -> tuple[Any, Any, Float[Array, ""]]:
@@ -59,8 +60,8 @@ def vae_step(
     Raises ValueError as `fit` does.
     """
     w, key, M = as_module(_validate.decoder(w)), _validate.key(key), _validate.count("M", M)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    value, gradient = eqx.filter_value_and_grad(_mean_bound)((w, encoder), X, M, key)
+    X, learning_rate = _validate.array("X", X, ("N", w.data_dim)), _validate.scalar("learning_rate", learning_rate)
+    value, gradient = _value_and_gradient((w, check(encoder, w)), X, M, key)
     w, encoder = eqx.apply_updates((w, encoder), jax.tree.map(lambda g: learning_rate * g, gradient))
     return w, encoder, value
 
@@ -79,12 +80,13 @@ def fit(
     optimiser: Any = None,
     chunk: int = 100,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Trained:
     """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
 
     w: decoder, any latent dimension; see `decoders.start_at`. encoder: q_φ. X: [N, D], data, of which every step takes
     batch_size at random, with M draws of t for each. hold_w: learn the encoder alone, for a w that is given.
-    steps, learning_rate, optimiser, chunk, progress: as in `optimise.ascend`, whose default is Adam.
+    steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam.
     Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
     untyped key; NotFinite with the step, the likely cause and the last good (w, encoder) in its `ascent.w`.
@@ -93,6 +95,7 @@ def fit(
     X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
     problem = Problem(X, w if hold_w else None, min(_validate.count("batch_size", batch_size), len(X)), M)
     options: Any = {"optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
+    options["checkpoint"] = checkpoint
     both: Any = encoder if hold_w else (w, encoder)
     try:
         found = ascend(_mean_bound_of_batch, both, problem, steps=steps, key=key, **options)
@@ -103,6 +106,11 @@ def fit(
         raise
     w, encoder = (w, found.w) if hold_w else found.w
     return Trained(w, encoder, found.trace, found.interrupted)
+
+
+@eqx.filter_jit
+def _value_and_gradient(both: tuple[Any, Any], X: Array, M: int, key: Array) -> tuple[Array, Any]:
+    return eqx.filter_value_and_grad(_mean_bound)(both, X, M, key)
 
 
 class Problem(eqx.Module):

@@ -29,6 +29,7 @@ def lower_bound(
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
     """
     w = _validate.decoder(w)
+    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
     x, _ = _validate.array("x", x, (w.data_dim,)), _validate.array("q.mean", q.mean, (w.latent_dim,))
     return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 
@@ -102,12 +103,10 @@ def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"
 def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:
     """The decoder as a module; one q, one row of X, its part without t and one key for each datum."""
     w, M, key = as_module(_validate.decoder(w)), _validate.count("M", M), _validate.key(key)
-    if not isinstance(q, (Gaussian, FullGaussian)):
-        raise ValueError(f"q must be a Gaussian or a FullGaussian, from which to draw, got {type(q).__name__}")
-    batch = ("N",) if jnp.ndim(x) == 2 else ()
-    x = _validate.array("x", x, (*batch, w.data_dim))
+    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
+    x = _validate.one_or_many("x", x, w.data_dim)
     _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
-    if not batch:
+    if x.ndim == 1:
         q, x = jax.tree.map(lambda part: part[None], (q, x))
     w, x, constant = projected(w, x)
     return w, q, x, constant, M, jax.random.split(key, len(x))

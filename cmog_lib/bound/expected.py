@@ -25,8 +25,7 @@ def expected_log_joint(
     """
     w = _validate.decoder(w)
     x = _validate.array("x", x, (w.data_dim,))
-    if not isinstance(q, (Gaussian, FullGaussian, Weighted)):
-        raise ValueError(f"q must be a Gaussian, a FullGaussian or a Weighted, got {type(q).__name__}")
+    _validate.kind("q", q, Gaussian, FullGaussian, Weighted)
     m = _validate.array("q.mean", q.mean, (w.latent_dim,))
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))
@@ -43,8 +42,10 @@ def kl_to_prior(q: Gaussian) -> Float[Array, "*batch d"]:
     """KL(q̃_j‖p(t_j)) = ½ (m_j² + s_j² − 1) − log s_j, latent by latent, in nats; their sum over j is KL(q‖p(t)).
 
     q: a factorised Gaussian, or a batch of them. What q says about x, a latent at a time: 0 where it says nothing.
-    L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Source: Kingma and Welling 2014, app. B.
+    L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Raises ValueError for another q.
+    Source: Kingma and Welling 2014, app. B.
     """
+    _validate.kind("q", q, Gaussian)
     return 0.5 * (q.m**2 + q.s**2 - 1) - q.log_s
 
 

@@ -52,8 +52,9 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
     do not fit.
     """
-    t = _validate.array("nodes.t", nodes.t, ("S", q.mean.shape[-1]))
-    log_weight = _validate.array("nodes.log_weight", nodes.log_weight, (len(t),), finite=False)
+    _validate.kind("q", q, Gaussian, FullGaussian)
+    _validate.array("q.mean", q.mean, ("d",))
+    t, log_weight = _validate.nodes(nodes, q.mean.shape[-1])
     log_cell = log_weight + 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1)
     log_q = jax.vmap(q.log_q)(t) + log_cell
     missed = jnp.abs(jnp.expm1(jax.nn.logsumexp(log_q)))
@@ -71,9 +72,9 @@ def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]
     """log q_s, and log p(x|t_s,w) + log p_s, both [S]."""
     w = _validate.decoder(w)
     x = _validate.array("x", x, (w.data_dim,))
-    t = _validate.array("nodes.t", nodes.t, ("S", w.latent_dim))
-    log_weight = _validate.array("nodes.log_weight", nodes.log_weight, (len(t),), finite=False)
-    if not isinstance(q, Weighted):
+    t, log_weight = _validate.nodes(nodes, w.latent_dim)
+    if not isinstance(_validate.kind("q", q, Gaussian, FullGaussian, Weighted), Weighted):
+        _validate.array("q.mean", q.mean, (w.latent_dim,))
         q = on_nodes(q, nodes)
     log_q = _validate.array("q.log_weight", q.log_weight, (len(t),), finite=False)
     return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cmog_lib import _validate
+
 
 @runtime_checkable
 class Decoder(Protocol):
@@ -59,10 +61,11 @@ class Opaque(eqx.Module):
 def as_module(w: Decoder) -> Any:
     """The same decoder t ↦ μ(t), σ(t), in a form that a jitted function takes as an argument.
 
-    w: decoder; an `equinox.Module` is returned as it is.
+    w: decoder; an `equinox.Module` is returned as it is. Raises ValueError for anything else that is no decoder.
     """
     if isinstance(w, eqx.Module):
         return w
+    _validate.decoder(w)
     if type(w).__new__ is object.__new__ and hasattr(w, "__dict__"):
         plain = Plain(dict(vars(w)), type(w), w.latent_dim, w.data_dim)
         try:  # neither an attribute that has no hash nor NumPy at work on one can enter a jitted function

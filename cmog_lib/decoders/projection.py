@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cmog_lib import _validate
 from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import MLP, Nothing
@@ -45,7 +46,10 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     that p(t|x,w) is theirs too, at k/D of the price of the last layer; k is the width of that layer, d for Linear.
     It applies to Linear, and to an MLP with constant_sigma, where D is more than k. Any other w comes back as it is,
     with X and 0; so does one without values, inside `jit` or `grad`, since it may be w that is differentiated there.
+    Raises ValueError for data that are not finite or not the decoder's.
     """
+    w = _validate.decoder(w)
+    X = _validate.array("X", X, ("N", w.data_dim))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
     # Exactly these classes: one derived from them may decode otherwise.
     if known and type(w) is Linear and w.data_dim > w.latent_dim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -62,10 +63,12 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
 
     t: [C, M, …], M draws of C chains, of any number of quantities. At most CM log₁₀ CM: draws that turn round the mean
     tell it better than independent ones; how much better, an estimate from few draws cannot say. 0 where nothing
-    moved. Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
+    moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the cap:
+    Vehtari et al. 2021, §3.2.
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 
+    _draws(t)
     with np.errstate(invalid="ignore"):
         estimate = estimated(np.asarray(t, np.float64))
     draws = t.shape[0] * t.shape[1]
@@ -78,12 +81,21 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong.
 
     t: [C, M, …], M draws of C chains, of any number of quantities; NaN for chains that stand still.
+    Raises ValueError for draws that are not finite, and fewer than four of a chain.
     Source: NumPyro; Gelman et al., "Bayesian Data Analysis" (2013), §11.4.
     """
     from numpyro.diagnostics import split_gelman_rubin
 
+    _draws(t)
     with np.errstate(invalid="ignore"):
         return split_gelman_rubin(np.asarray(t, np.float64))
+
+
+def _draws(t: Any) -> None:
+    rank = max(len(getattr(t, "shape", ())), 2)
+    _validate.array("t", t, ("C", "M", *"abcdef"[: rank - 2]))
+    if t.shape[1] < 4:
+        raise ValueError(f"t must hold four draws or more of every chain, for both of its halves, got {t.shape[1]}")
 
 
 def report(found: Chains) -> Chains:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -16,6 +18,7 @@ from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
 from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
+from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -57,7 +60,7 @@ def mc_em_step(
     """
     start: Any
     key_mode, key_chains = jax.random.split(_validate.key(key))
-    X = _validate.array("X", X, ("N", _validate.decoder(w).data_dim))
+    X = _checked(w, X, chains, M, burn_in, max_steps)
     seen, X_seen, _ = projected(as_module(w), X)
     if chains is None:
         start, spent = laplace(seen, X_seen, key=key_mode), evaluations_of_laplace(len(X))
@@ -83,34 +86,86 @@ def fit(
     max_steps: int = 20,
     audit: Nodes | None = None,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Run:
     """max_w log p(X|w) by Monte Carlo EM, with log p(X|w) by quadrature after every step where d ≤ 2.
 
     w: decoder, where it begins. X: [N, D], data. chains: of an earlier run, to go on from. steps: how many iterations.
     keep: chains go on from the last E-step; False starts them anew each time. M, burn_in, max_steps: as in
     `mc_em_step`. audit: the nodes for log p(X|w) (default: a grid on [-6, 6]). progress: show the bar. After Ctrl-C it
-    returns what there is. Raises ValueError and warns as `mc_em_step` does.
+    returns what there is. checkpoint: a file that is written after every iteration; where it is there already, the same
+    call goes on from it. Raises ValueError and warns as `mc_em_step` does, and ValueError for a checkpoint that is
+    damaged or of another run.
     """
     from tqdm.auto import tqdm
 
     steps, key = _validate.count("steps", steps), _validate.key(key)
-    d, interrupted = _validate.decoder(w).latent_dim, False
+    X = _checked(w, X, chains, M, burn_in, max_steps)
+    d, interrupted = w.latent_dim, False
+    if audit is not None:
+        _validate.nodes(audit, d, "audit")
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
     def value(w: Any) -> float:
         return float("nan") if nodes is None else float(np.asarray(log_p_x(w, X, nodes), np.float64).mean())
 
-    path, values, evaluations = [w], [value(w)], [0]
-    with tqdm(total=steps, disable=not progress, unit="MC-EM step", leave=False) as bar:
+    options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
+    path, record, done = [w], [(value(w), 0)], 0
+    file = None if checkpoint is None else _Kept(checkpoint, w, X, key, chains, nodes, keep, steps, *options.values())
+    if file is not None and (found := file.load()):
+        done, (_, *path), record, chains = found
+        path = [w, *path]
+    reached = (path, record, chains)
+    with tqdm(total=steps, initial=done, disable=not progress, unit="MC-EM step", leave=False) as bar:
         try:
-            for key_step in jax.random.split(key, steps):
-                begin = chains if keep else None
-                w_new, moved = mc_em_step(path[-1], X, begin, M=M, key=key_step, burn_in=burn_in, max_steps=max_steps)
-                now = value(w_new)
-                path, values, chains = [*path, w_new], [*values, now], moved
-                evaluations.append(evaluations[-1] + moved.evaluations)
+            for key_step in jax.random.split(key, steps)[done:]:
+                (*_, w), (*_, (_, spent)), chains = reached
+                w, chains = mc_em_step(w, X, chains if keep else None, key=key_step, **options)
+                row = value(w), spent + chains.evaluations
+                reached = ([*reached[0], w], [*reached[1], row], chains)  # in one go, for Ctrl-C may come at any time
+                if file is not None:
+                    file.save(*reached)
                 bar.update()
-                bar.set_postfix(log_p_x=f"{now:.6g}")
+                bar.set_postfix(log_p_x=f"{row[0]:.6g}")
         except KeyboardInterrupt:
             interrupted = True
-    return Run(path[-1], tuple(path), np.asarray(values), np.asarray(evaluations), chains, interrupted)
+    path, record, chains = reached
+    values, evaluations = (np.asarray(column) for column in zip(*record, strict=True))
+    return Run(path[-1], tuple(path), values, evaluations, chains, interrupted)
+
+
+class _Kept:
+    """The checkpoint of one `fit`: every decoder so far, the record, and the chains."""
+
+    def __init__(self, path: str | Path, w: Any, X: Array, key: Array, chains: Any, nodes: Any, *options: int) -> None:
+        moving, self.rest = eqx.partition(as_module(w), eqx.is_array)
+        self.w, self.shape, self.dtype, self.M = moving, (len(X), w.latent_dim), X.dtype, options[2]
+        self.file = Checkpoint(path, moving, X, key, chains, nodes, options)
+
+    def _state(self, path: list[Any], record: list[Any], chains: Chains) -> Any:
+        moving = [eqx.filter(as_module(w), eqx.is_array) for w in path]
+        return moving, np.asarray(record), eqx.filter(chains, eqx.is_array), np.asarray(chains.evaluations)
+
+    def save(self, path: list[Any], record: list[Any], chains: Chains) -> None:
+        self.file.save(len(path) - 1, self._state(path, record, chains))
+
+    def load(self) -> tuple[int, list[Any], list[Any], Chains] | None:
+        (N, d), M = self.shape, self.M
+        zeros = [jnp.zeros(shape, self.dtype) for shape in ((1, M, N, d), (1, N), (1, N), (N, d, d))]
+        blank = Chains(zeros[0], zeros[1], jnp.zeros((1, N), int), zeros[2], zeros[3], 0)
+        found = self.file.load(lambda step: self._state([self.w] * (step + 1), [(0.0, 0)] * (step + 1), blank))
+        if found is None:
+            return None
+        step, (path, record, chains, evaluations) = found
+        chains = dataclasses.replace(chains, evaluations=int(evaluations))
+        return step, [eqx.combine(w, self.rest) for w in path], [(value, int(n)) for value, n in record], chains
+
+
+def _checked(w: Any, X: Array, chains: Any, M: int, burn_in: int, max_steps: int) -> Array:
+    """X, after a look at all that the first step would only ask for when much has been computed."""
+    X = _validate.array("X", X, ("N", _validate.decoder(w).data_dim))
+    _validate.count("M", M), _validate.count("burn_in", burn_in, 0), _validate.count("max_steps", max_steps)
+    if chains is not None:
+        last = _validate.kind("chains", chains, Chains, advice="of an earlier run").last
+        _validate.array("chains.last", last, ("C", len(X), w.latent_dim))
+    return X

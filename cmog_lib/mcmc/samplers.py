@@ -75,9 +75,10 @@ def _run(
     target: float,
     leapfrogs: int | None,
 ) -> Chains:
+    step = None if step is None else _validate.positive("step", step)
     at = begin(w, X, start, M, warm_up, target, chains, key)
     adapt = step is None and warm_up > 0
-    first = at.step if step is None else jnp.full_like(at.step, _validate.positive("step", step))
+    first = at.step if step is None else jnp.full_like(at.step, step)
     made = sweep(at.w, at.X, at.states, at.scale, first, at.key, M, warm_up, adapt, at.target, leapfrogs)
     latents = at.states.log_p.size * ((leapfrogs or 1) * (M + warm_up) + 1)
     return report(Chains(*made, evaluations=latents))

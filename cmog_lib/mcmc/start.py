@@ -41,7 +41,7 @@ def begin(
     w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
     key = _validate.key(key)
     _validate.count("M", M), _validate.count("warm_up", warm_up, 0)
-    if not 0 < target < 1:
+    if not _validate.positive("target", target) < 1:
         raise ValueError(f"target must be an acceptance between 0 and 1, got {target}")
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)

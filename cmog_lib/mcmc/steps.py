@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from cmog_lib import _validate
 from cmog_lib.decoders import Decoder
 from cmog_lib.model import log_p_xt
 
@@ -36,7 +37,11 @@ class Move(NamedTuple):
 
 
 def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
-    """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t."""
+    """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t.
+
+    Raises ValueError when the shapes of x and t are not the decoder's.
+    """
+    t = _validate.array("t", t, (_validate.decoder(w).latent_dim,))
     log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
     return State(t, log_p, gradient)
 
@@ -47,8 +52,11 @@ def metropolis_step(
     """t' = t + step·Lε, ε ~ N(0, I), accepted with probability min(1, p(x,t'|w) / p(x,t|w)); else t stays.
 
     w: decoder. x: [D], one datum. state: where the chain stands. step: how far it tries to go, in units of scale = L,
-    [d, d], a Cholesky factor of roughly the posterior's covariance. Slide 15. Source: Metropolis et al. 1953.
+    [d, d], a Cholesky factor of roughly the posterior's covariance. Raises ValueError when the shapes do not fit.
+    Slide 15. Source: Metropolis et al. 1953.
     """
+    step, scale = _checked(w, state, step, scale)
+    key = _validate.key(key)
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
@@ -73,8 +81,11 @@ def hmc_step(
 
     H = −log p(x,t|w) + ½|p|². w: decoder. x: [D], one datum. state: where the chain stands. step: of the leapfrog, in
     units of scale = L, [d, d], a Cholesky factor of roughly the posterior's covariance, which is the inverse mass.
-    leapfrogs: steps of a trajectory, each of which asks the decoder once. Slide 15. Source: Neal 2011, §§2–3.
+    leapfrogs: steps of a trajectory, each of which asks the decoder once. Raises ValueError when the shapes do not fit,
+    and for leapfrogs below 1. Slide 15. Source: Neal 2011, §§2–3.
     """
+    step, scale = _checked(w, state, step, scale)
+    key = _validate.key(key)
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
     new, p, path = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
@@ -95,8 +106,13 @@ def leapfrog(
 ) -> tuple[State, Float[Array, "d"], Float[Array, "leapfrogs d"]]:
     """p' = p + ½ step·Lᵀ∇log p(x,t|w), t' = t + step·L p', p'' = p' + ½ step·Lᵀ∇log p(x,t'|w), so many times.
 
-    Returns the last state and momentum, and every t on the way. Arguments as in `hmc_step`. Source: Neal 2011, §2.3.
+    Returns the last state and momentum, and every t on the way. Arguments and errors as in `hmc_step`.
+    Source: Neal 2011, §2.3.
     """
+    step, scale = _checked(w, state, step, scale)
+    x = _validate.array("x", x, (w.data_dim,))
+    momentum = _validate.array("momentum", momentum, (w.latent_dim,))
+    leapfrogs = _validate.count("leapfrogs", leapfrogs)
 
     def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:
         here, p = carry
@@ -106,6 +122,12 @@ def leapfrog(
 
     (new, p), path = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
     return new, p, path
+
+
+def _checked(w: Any, state: Any, step: Any, scale: Any) -> tuple[Any, Array]:
+    d = _validate.decoder(w).latent_dim
+    _validate.array("state.t", _validate.kind("state", state, State, advice="as state_at makes it").t, (d,))
+    return _validate.scalar("step", step), _validate.array("scale", scale, (d, d))
 
 
 def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:

@@ -35,7 +35,7 @@ CAUSES = (
 )
 
 
-def parameters_of(w: PyTree) -> tuple[PyTree, PyTree]:
+def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
     """The floating-point arrays of w, which are moved, and the rest of it, which is not."""
 
     def moves(leaf: Any) -> bool:
@@ -43,7 +43,8 @@ def parameters_of(w: PyTree) -> tuple[PyTree, PyTree]:
 
     parameters, rest = eqx.partition(w, moves)
     if not jax.tree.leaves(parameters):
-        raise ValueError(f"w must hold at least one floating-point array to move, got {type(w).__name__} without any")
+        came = type(w).__name__
+        raise ValueError(f"{name} must hold at least one floating-point array to move, got {came} without any")
     return jax.tree.map(jnp.asarray, parameters), rest
 
 

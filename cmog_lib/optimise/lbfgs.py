@@ -53,7 +53,10 @@ def maximise(
     from tqdm.auto import tqdm
 
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
+    _validate.function("objective", objective)
     parameters, rest = parameters_of(w)
+    if lower is not None and (came := _shapes(parameters_of(lower, "lower")[0])) != (wanted := _shapes(parameters)):
+        raise ValueError(f"lower must be a pytree like w, with arrays of shapes {wanted}, got {came}")
     with jax.enable_x64(True):
         template, args = _float64(parameters), _float64(args)
         start, unravel = ravel_pytree(template)
@@ -90,6 +93,10 @@ def maximise(
             found = minimize(descend, start, callback=step, **how)
         best = restore(found.x)
     return Optimum(best, -float(found.fun), int(found.nit), bool(found.success), evaluations)
+
+
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
 def _float64(tree: PyTree) -> PyTree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from cmog_lib import _validate
+from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
 
 
@@ -27,6 +29,7 @@ def ascend(
     learning_rate: float = 1e-3,
     chunk: int = 50,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Ascent:
     """w ← w + step(∇_w objective(w, data, key)), stochastic, `steps` times: maximises the objective's expectation.
 
@@ -34,41 +37,52 @@ def ascend(
     at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through.
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
+    checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
+    ends at the numbers of a run that was never stopped.
     Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
-    for any argument that is no such thing.
+    for any argument that is no such thing, and for a checkpoint that is damaged or of another run.
     """
     from tqdm.auto import tqdm
 
     steps, chunk, key = _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.key(key)
     parameters, rest = parameters_of(w)
+    _validate.function("objective", objective)
     rate, default = jnp.asarray(_validate.positive("learning_rate", learning_rate), float), optimiser is None
     optimiser = _adam() if default else optimiser
+    if not (callable(getattr(optimiser, "init", None)) and callable(getattr(optimiser, "update", None))):
+        raise ValueError(f"optimiser must be one of optax's, with init and update, got {type(optimiser).__name__}")
     state = optimiser.init(parameters)
     if default:
         state.hyperparams["learning_rate"] = rate
-    carry = (parameters, state, jnp.asarray(-1))
-    trace: list[np.ndarray] = [np.zeros(0)]
+    reached: tuple[Any, list[np.ndarray]] = ((parameters, state, jnp.asarray(-1)), [np.zeros(0)])
+    done, file = 0, None
+    if checkpoint is not None:
+        start, file = reached[0], Checkpoint(checkpoint, key, data, rest, reached[0])
+        if found := file.load(lambda step: (start, [np.zeros(step)])):
+            done, reached = found
+            _validate.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
     interrupted = False
-    with tqdm(total=steps, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
-        for first in range(0, steps, chunk):
-            try:
+    with tqdm(total=steps, initial=done, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
+        try:
+            for first in range(done, steps, chunk):
                 now = (rest, data, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
-                carry_new, values, good = _chunk(objective, optimiser, False, carry, *now)
+                carry, values, good = _chunk(objective, optimiser, False, reached[0], *now)
                 if not good:  # once more, looking at every step, to name the one that failed and to keep what was good
-                    carry_new, values, _ = _chunk(objective, optimiser, True, carry, *now)
-                values = np.asarray(values)[: steps - first]
-            except KeyboardInterrupt:
-                interrupted = True
-                break
-            carry, cause = carry_new, int(carry_new[2])
-            trace.append(values[~np.isnan(values)] if cause >= 0 else values)
-            if cause >= 0:
-                step, ascent = first + len(trace[-1]), Ascent(eqx.combine(carry[0], rest), np.concatenate(trace))
-                raise NotFinite(f"step {step}: {CAUSES[cause]}", step, ascent)
-            bar.set_description_str("", refresh=False)
-            bar.update(len(values))
-            bar.set_postfix(value=f"{values.mean():.6g}")
-    return Ascent(eqx.combine(carry[0], rest), np.concatenate(trace), interrupted)
+                    carry, values, _ = _chunk(objective, optimiser, True, reached[0], *now)
+                values, cause = np.asarray(values)[: steps - first], int(carry[2])
+                taken = values[~np.isnan(values)] if cause >= 0 else values
+                reached = (carry, [*reached[1], taken])  # in one go, for Ctrl-C may come between any two lines
+                if cause >= 0:
+                    step, trace = first + len(taken), np.concatenate(reached[1])
+                    raise NotFinite(f"step {step}: {CAUSES[cause]}", step, Ascent(eqx.combine(carry[0], rest), trace))
+                if file is not None:
+                    file.save(first + len(taken), (carry, [np.concatenate(reached[1])]))
+                bar.set_description_str("", refresh=False)
+                bar.update(len(values))
+                bar.set_postfix(value=f"{values.mean():.6g}")
+        except KeyboardInterrupt:
+            interrupted = True
+    return Ascent(eqx.combine(reached[0][0], rest), np.concatenate(reached[1]), interrupted)
 
 
 @lru_cache(maxsize=1)

@@ -70,11 +70,10 @@ def fit_q(
     key_start, key_climb, key_bound = jax.random.split(key, 3)
     if start is None:
         q, evaluations = _starts(w, X, starts, full, key_start), starts * LOOKED_AT
-    elif isinstance(start, (Gaussian, FullGaussian)):
+    else:
+        _validate.kind("start", start, Gaussian, FullGaussian)
         _validate.array("start.m", start.m, (len(X), w.latent_dim))
         q, evaluations = jax.tree.map(lambda part: part[None], start), 0
-    else:
-        raise ValueError(f"start must be a Gaussian or a FullGaussian, got {type(start).__name__}")
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)
     K, N = q.m.shape[:2]
     evaluations += len(trace) * M * K * N + draws * K * N

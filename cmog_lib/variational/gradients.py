@@ -61,7 +61,6 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
 
 def _checked(w: Any, q: Any, x: Array) -> tuple[Any, Array]:
     w = _validate.decoder(w)
-    if not isinstance(q, Gaussian):
-        raise ValueError(f"q must be a Gaussian, got {type(q).__name__}")
+    _validate.kind("q", q, Gaussian)
     _validate.array("q.m", q.m, (w.latent_dim,))
     return w, _validate.array("x", x, (w.data_dim,))

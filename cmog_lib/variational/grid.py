@@ -73,13 +73,12 @@ def cavi_grid(
     or sweeps below 1. Slides 19 and 20.
     """
     w = as_module(_validate.decoder(w))
-    batch = ("N",) if jnp.ndim(x) == 2 else ()
-    x = _validate.array("x", x, (*batch, w.data_dim))
+    x = _validate.one_or_many("x", x, w.data_dim)
+    batch = x.shape[:-1]
     axis = _axes(nodes, w.latent_dim)
     starts, sweeps = _validate.count("starts", starts), _validate.count("sweeps", sweeps)
     if start is not None:
-        if not isinstance(start, Gaussian):
-            raise ValueError(f"start must be a Gaussian, got {type(start).__name__}")
+        _validate.kind("start", start, Gaussian)
         _validate.array("start.m", start.m, (*x.shape[:-1], w.latent_dim))
         start = start if batch else jax.tree.map(lambda part: part[None], start)
     log_q, bound, path = _cavi(w, x if batch else x[None], nodes, axis, start, starts, sweeps, keep_path)
@@ -178,9 +177,7 @@ def _gaussian(axis: Array, m: Array, s: Array) -> Float[Array, "d n"]:
 
 def _axes(nodes: Any, d: int) -> Float[Array, "d n"]:
     """The nodes along each coordinate, if they are the same for all values of the others."""
-    if not isinstance(nodes, Nodes):
-        raise ValueError(f"nodes must be Nodes, as quadrature.grid makes them, got {type(nodes).__name__}")
-    t = _validate.array("nodes.t", nodes.t, ("S", d))
+    t, _ = _validate.nodes(nodes, d)
     _validate.array("nodes.log_weight", nodes.log_weight, (len(t),))
     n = round(len(t) ** (1 / d))
     if n**d == len(t) and n > 1:

@@ -40,8 +40,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     x, sweeps = _validate.array("x", x, (w.data_dim,)), _validate.count("sweeps", sweeps)
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
-    elif not isinstance(start, Gaussian):
-        raise ValueError(f"start must be a Gaussian, got {type(start).__name__}")
+    _validate.kind("start", start, Gaussian)
     _validate.array("start.m", start.m, (w.latent_dim,))
     path, bound = _path(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
