@@ -20,6 +20,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import maximise
+from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
 
@@ -91,6 +92,7 @@ def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int 
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
+@interruptible
 def fit(
     w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, steps: int, max_steps: int = 20, progress: bool = True
 ) -> Run:
@@ -120,6 +122,7 @@ def fit(
                 path, bounds, values, evaluations = [*path, w_new], both, [*values, value], spent
                 bar.update()
                 bar.set_postfix(value=f"{value:.6g}")
+                look()
         except KeyboardInterrupt:
             interrupted = True
     few = float(jnp.median(1 / jnp.sum(e_step(path[-1], X, nodes).weight ** 2, axis=1)))

@@ -15,6 +15,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, ascend
+from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension where the caller names none: about a thousand latents are decoded in one step, some more for d = 3.
@@ -34,6 +35,7 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
 
 
+@interruptible
 def fit(
     w: Decoder,
     X: Float[Array, "N D"],

@@ -15,6 +15,7 @@ from cmog_lib.amortised.encoders import Encoder, check
 from cmog_lib.amortised.vae import Problem, batch_bound
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.optimise import ascend
+from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
 
@@ -115,6 +116,7 @@ class Sweep(eqx.Module):
         return CutDecoder(w, d), CutEncoder(encoder, d)
 
 
+@interruptible
 def fit_sweep(
     w: Decoder,
     encoder: Encoder,

@@ -17,6 +17,7 @@ from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend
+from cmog_lib.optimise.interrupts import interruptible
 
 
 class Trained(eqx.Module):
@@ -66,6 +67,7 @@ def vae_step(
     return w, encoder, value
 
 
+@interruptible
 def fit(
     w: Decoder,
     encoder: Encoder,

@@ -19,6 +19,7 @@ from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
 from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
 from cmog_lib.optimise.checkpoint import Checkpoint
+from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -73,6 +74,7 @@ def mc_em_step(
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
 
+@interruptible
 def fit(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -122,11 +124,16 @@ def fit(
                 (*_, w), (*_, (_, spent)), chains = reached
                 w, chains = mc_em_step(w, X, chains if keep else None, key=key_step, **options)
                 row = value(w), spent + chains.evaluations
-                reached = ([*reached[0], w], [*reached[1], row], chains)  # in one go, for Ctrl-C may come at any time
+                reached = (
+                    [*reached[0], w],
+                    [*reached[1], row],
+                    chains,
+                )  # in one go, for a second Ctrl-C may come at any time
                 if file is not None:
                     file.save(*reached)
                 bar.update()
                 bar.set_postfix(log_p_x=f"{row[0]:.6g}")
+                look()
         except KeyboardInterrupt:
             interrupted = True
     path, record, chains = reached

@@ -16,8 +16,10 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from cmog_lib import _validate
 from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
+from cmog_lib.optimise.interrupts import interruptible, look
 
 
+@interruptible
 def ascend(
     objective: Callable[[Any, Any, Key[Array, ""]], Float[Array, ""]],
     w: PyTree,
@@ -71,7 +73,7 @@ def ascend(
                     carry, values, _ = _chunk(objective, optimiser, True, reached[0], *now)
                 values, cause = np.asarray(values)[: steps - first], int(carry[2])
                 taken = values[~np.isnan(values)] if cause >= 0 else values
-                reached = (carry, [*reached[1], taken])  # in one go, for Ctrl-C may come between any two lines
+                reached = (carry, [*reached[1], taken])  # in one go, for a second Ctrl-C may come at any time
                 if cause >= 0:
                     step, trace = first + len(taken), np.concatenate(reached[1])
                     raise NotFinite(f"step {step}: {CAUSES[cause]}", step, Ascent(eqx.combine(carry[0], rest), trace))
@@ -80,6 +82,7 @@ def ascend(
                 bar.set_description_str("", refresh=False)
                 bar.update(len(values))
                 bar.set_postfix(value=f"{values.mean():.6g}")
+                look()
         except KeyboardInterrupt:
             interrupted = True
     return Ascent(eqx.combine(reached[0][0], rest), np.concatenate(reached[1]), interrupted)

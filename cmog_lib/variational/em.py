@@ -16,6 +16,7 @@ from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import ascend
+from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 from cmog_lib.variational.gaussian import fit_q
@@ -69,6 +70,7 @@ def em_step(
     return _m_step(w, X, q, m_steps, M, learning_rate, key_m)[0], q
 
 
+@interruptible
 def fit(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -119,6 +121,7 @@ def fit(
                 q, path, values, bounds, evaluations = q_new, [*path, w_new], [*values, now], both, spent
                 bar.update()
                 bar.set_postfix(bound=f"{lifted:.6g}", log_p_x=f"{now:.6g}")
+                look()
         except KeyboardInterrupt:
             interrupted = True
     return Run(path[-1], tuple(path), np.asarray(values), bounds, np.asarray(evaluations), q, interrupted)

@@ -15,6 +15,7 @@ from cmog_lib.bound import log_weights
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
+from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
 # Shares of the steps and their lengths in units of q's own s: far at first, then less and less noise at the end.
@@ -39,6 +40,7 @@ class Fitted(eqx.Module):
     interrupted: bool = False
 
 
+@interruptible
 def fit_q(
     w: Decoder,
     X: Float[Array, "N D"],
