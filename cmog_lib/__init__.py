@@ -16,6 +16,7 @@ from cmog_lib import (
     posteriors,
     ppca,
     quadrature,
+    sharding,
     variational,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "posteriors",
     "ppca",
     "quadrature",
+    "sharding",
     "variational",
 ]

@@ -6,6 +6,7 @@ Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wh
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,13 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together
+
 
 def array(
-    name: str, value: Any, shape: tuple[int | str, ...], *, finite: bool = True, missing: bool = False
-) -> jax.Array:
+    name: str,
+    value: Any,
+    shape: tuple[int | str, ...],
+    *,
+    finite: bool = True,
+    missing: bool = False,
+    mapped: bool = False,
+) -> Any:
     """`value` as a floating-point array of `shape`, in which a letter stands for any length but zero.
 
-    With `missing` a NaN is allowed, since it marks a missing cell.
+    With `missing` a NaN is allowed, since it marks a missing cell. With `mapped` a memory-mapped array stays where it
+    is, on disk; without, it is loaded as any other.
     Raises ValueError naming the argument, what came and what was expected.
     """
     expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
@@ -38,18 +48,45 @@ def array(
     if not fits:
         raise ValueError(f"{name} must be {expected}, got {came}")
     if finite and not isinstance(value, jax.core.Tracer):
-        with np.errstate(over="ignore"):  # a number too large for the session's precision is infinite in it
-            kept = np.asarray(value).astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
-        wrong = np.isinf(kept) if missing else ~np.isfinite(kept)
-        if wrong.any():
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        count, index, first = _faults(value, missing)
+        if count:
             expected, bad = ("finite or NaN (a missing cell)", "infinite") if missing else ("finite", "not finite")
-            bad += "" if kept.dtype == value.dtype else f" in {kept.dtype}"
+            kept = jax.dtypes.canonicalize_dtype(value.dtype)
+            bad += "" if kept == value.dtype else f" in {kept}"
             raise ValueError(
-                f"{name} must be {expected}, got {np.asarray(value)[index]} at {name}[{', '.join(map(str, index))}]"
-                f" ({int(wrong.sum())} of {wrong.size} values are {bad})"
+                f"{name} must be {expected}, got {first} at {name}[{', '.join(map(str, index))}]"
+                f" ({count} of {value.size} values are {bad})"
             )
-    return jnp.asarray(value)
+    return value if mapped and isinstance(value, np.memmap) else jnp.asarray(value)
+
+
+def _faults(value: Any, missing: bool) -> tuple[int, tuple[int, ...], Any]:
+    """How many values are not finite (with `missing`: infinite), where the first of them is, and what it is."""
+    if isinstance(value, jax.Array) and not value.is_fully_replicated:
+        # On several devices it is looked at there: nobody holds it all, and every process comes to the same verdict.
+        count, row, entry, first = map(np.asarray, _faults_of_shards(value, missing))
+        return int(count), (int(row), *map(int, np.unravel_index(int(entry), value.shape[1:]))), first
+    if isinstance(value, np.memmap) and value.size > BLOCK:
+        rows = max(1, BLOCK * len(value) // value.size)
+        found = [(k, *_faults(np.asarray(value[k : k + rows]), missing)) for k in range(0, len(value), rows)]
+        k, _, index, first = next((each for each in found if each[1]), found[0])
+        return sum(each[1] for each in found), (*(k + i for i in index[:1]), *index[1:]), first
+    with np.errstate(over="ignore"):  # a number too large for the session's precision is infinite in it
+        kept = np.asarray(value).astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+    wrong = np.isinf(kept) if missing else ~np.isfinite(kept)
+    if not wrong.any():
+        return 0, (), None
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return int(wrong.sum()), index, np.asarray(value)[index]
+
+
+@partial(jax.jit, static_argnames="missing")
+def _faults_of_shards(value: jax.Array, missing: bool) -> tuple[jax.Array, ...]:
+    rows = value.reshape(len(value), -1)
+    wrong = jnp.isinf(rows) if missing else ~jnp.isfinite(rows)
+    row = jnp.argmax(wrong.any(axis=1))
+    entry = jnp.argmax(wrong[row])
+    return wrong.sum(), row, entry, rows[row, entry]
 
 
 def one_or_many(name: str, value: Any, width: int) -> jax.Array:

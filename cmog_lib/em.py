@@ -23,6 +23,7 @@ from cmog_lib.optimise import maximise
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
+from cmog_lib.sharding import gathered
 
 
 class Run(eqx.Module):
@@ -212,7 +213,7 @@ def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
 
 
 def _mean(values: Array) -> float:
-    return float(np.asarray(values, np.float64).mean())
+    return float(gathered(values).mean(dtype=np.float64))
 
 
 def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:

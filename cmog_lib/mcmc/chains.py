@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.posteriors import Weighted
+from cmog_lib.sharding import gathered
 
 FEW = 50  # draws below which R̂ says nothing yet: Monte Carlo EM takes no more than that between two decoders
 APART = 1.05  # R̂ from which chains are said to disagree
@@ -70,7 +71,7 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
 
     _draws(t)
     with np.errstate(invalid="ignore"):
-        estimate = estimated(np.asarray(t, np.float64))
+        estimate = estimated(np.asarray(gathered(t), np.float64))
     draws = t.shape[0] * t.shape[1]
     most = draws * max(np.log10(draws), 1)
     # An estimate below zero is that of draws which turn round the mean; one that is no number, of a chain that stands.
@@ -88,7 +89,7 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
 
     _draws(t)
     with np.errstate(invalid="ignore"):
-        return split_gelman_rubin(np.asarray(t, np.float64))
+        return split_gelman_rubin(np.asarray(gathered(t), np.float64))
 
 
 def _draws(t: Any) -> None:
@@ -102,7 +103,8 @@ def report(found: Chains) -> Chains:
     """The chains, after a warning (RuntimeWarning) of the worst that can be seen in them, and what to do about it."""
     C, draws, *_ = found.t.shape
     flown = float(found.divergent.sum()) / (found.divergent.size * draws)
-    stuck = np.argwhere(np.asarray(found.acceptance) < 1e-3)
+    acceptance = gathered(found.acceptance)
+    stuck = np.argwhere(acceptance < 1e-3)
     # Of a few draws a chain may refuse all; that most chains do is no accident.
     often = len(stuck) > (0 if draws >= FEW else found.acceptance.size // 2)
     if flown > 0.1:
@@ -111,7 +113,7 @@ def report(found: Chains) -> Chains:
         c, i = stuck[0].tolist()
         _warn(
             f"{len(stuck)} of {found.acceptance.size} chains hardly ever moved, the first is chain {c} of X[{i}]"
-            f" (acceptance {float(found.acceptance[c, i]):.1g}, step {float(found.step[c, i]):.2g}): start nearer"
+            f" (acceptance {acceptance[c, i]:.1g}, step {gathered(found.step)[c, i]:.2g}): start nearer"
             f" to the mass (laplace), take a smaller step or a longer warm_up"
         )
     elif draws >= FEW and C > 1:

@@ -21,6 +21,7 @@ from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
 from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import Nodes, grid, log_p_x
+from cmog_lib.sharding import gathered
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
 AUDIT = {1: 2048, 2: 96}
@@ -109,7 +110,7 @@ def fit(
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
     def value(w: Any) -> float:
-        return float("nan") if nodes is None else float(np.asarray(log_p_x(w, X, nodes), np.float64).mean())
+        return float("nan") if nodes is None else float(gathered(log_p_x(w, X, nodes)).mean(dtype=np.float64))
 
     options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
     path, record, done = [w], [(value(w), 0)], 0

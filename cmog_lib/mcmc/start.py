@@ -15,6 +15,7 @@ from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.steps import State, state_at
 from cmog_lib.posteriors import FullGaussian
+from cmog_lib.sharding import gathered
 
 
 class Start(NamedTuple):
@@ -46,12 +47,13 @@ def begin(
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
     states = _states_at(w, X, t)
-    bad = np.argwhere(~np.isfinite(np.asarray(states.log_p)))
+    log_p = gathered(states.log_p)
+    bad = np.argwhere(~np.isfinite(log_p))
     if len(bad):
         c, i = bad[0].tolist()
         raise ValueError(
-            f"start must be where log p(x,t|w) is finite, got {float(states.log_p[c, i])} for chain {c} of X[{i}],"
-            f" at t = {np.asarray(t[c, i]).round(6).tolist()}"
+            f"start must be where log p(x,t|w) is finite, got {float(log_p[c, i])} for chain {c} of X[{i}],"
+            f" at t = {gathered(t)[c, i].round(6).tolist()}"
         )
     return Start(w, X, states, scale, step, jnp.asarray(target, X.dtype), key)
 

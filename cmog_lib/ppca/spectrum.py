@@ -114,11 +114,12 @@ class Spectrum(eqx.Module):
 def fit_all(X: Float[Array, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
-    X: [N, D], data. With fewer data than dimensions it goes through the N × N matrix of inner products. It may be
-    mapped over many sets of data by `jax.vmap`; a σ of 0, where there is no maximum, is then refused by nobody.
+    X: [N, D], data; of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory. With
+    fewer data than dimensions it goes through the N × N matrix of inner products. It may be mapped over many sets of
+    data by `jax.vmap`; a σ of 0, where there is no maximum, is then refused by nobody.
     Raises ValueError when X is no finite matrix of floats. Slide 5.
     """
-    X = _validate.array("X", X, ("N", "D"))
+    X = _validate.array("X", X, ("N", "D"), mapped=True)
     N, D = X.shape
     # In float64 always: squaring the data's spread into a covariance costs half of the digits.
     with jax.enable_x64(True):
@@ -146,7 +147,12 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
 
 def moments(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """b = 1/N Σ_i x_i and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, in float64."""
-    if isinstance(X, jax.core.Tracer) or X.size < LARGE:
+    known = not isinstance(X, jax.core.Tracer)
+    if known and isinstance(X, jax.Array) and len(X.sharding.device_set) > 1:
+        # Each device sums its share. What comes of it is small, and need not be decomposed by each of them.
+        b, S = map(np.asarray, _moments(X))
+        return jnp.asarray(b), jnp.asarray(S)
+    if not known or X.size < LARGE:
         return _moments(X)
     # BLAS makes use of a product's symmetry, XLA does not; and in blocks the data need no copy in float64.
     x = np.asarray(X)

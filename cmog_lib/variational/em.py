@@ -19,6 +19,7 @@ from cmog_lib.optimise import ascend
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
+from cmog_lib.sharding import gathered
 from cmog_lib.variational.gaussian import fit_q
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -173,4 +174,4 @@ def _expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""
 
 
 def _mean(values: Array) -> float:
-    return float(np.asarray(values, np.float64).mean())
+    return float(gathered(values).mean(dtype=np.float64))
