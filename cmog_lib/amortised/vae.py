@@ -16,7 +16,7 @@ from cmog_lib.amortised.encoders import Encoder, check
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
-from cmog_lib.optimise import Ascent, NotFinite, ascend
+from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
 from cmog_lib.optimise.interrupts import interruptible
 
 
@@ -87,20 +87,31 @@ def fit(
     """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
 
     w: decoder, any latent dimension; see `decoders.start_at`. encoder: q_φ. X: [N, D], data, of which every step takes
-    batch_size at random, with M draws of t for each. hold_w: learn the encoder alone, for a w that is given.
+    batch_size at random, with M draws of t for each; of a memory-mapped array (`np.load(path, mmap_mode="r")`) only as
+    many rows are in memory as the batches of one chunk of steps want. hold_w: learn the encoder alone, for a given w.
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam.
     Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
     untyped key; NotFinite with the step, the likely cause and the last good (w, encoder) in its `ascent.w`.
     """
     w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
-    X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
-    problem = Problem(X, w if hold_w else None, min(_validate.count("batch_size", batch_size), len(X)), M)
+    X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
+    chunk, batch_size = _validate.count("chunk", chunk), min(_validate.count("batch_size", batch_size), len(X))
+
+    def problem(X: Array) -> Problem:
+        return Problem(jnp.asarray(X), w if hold_w else None, batch_size, M)
+
+    data: Any
+    if isinstance(X, np.memmap):
+        key, key_pieces = jax.random.split(_validate.key(key))
+        data = map(problem, pieces(X, min(chunk * batch_size, len(X)), key=key_pieces))
+    else:
+        data = problem(X)
     options: Any = {"optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     options["checkpoint"] = checkpoint
     both: Any = encoder if hold_w else (w, encoder)
     try:
-        found = ascend(_mean_bound_of_batch, both, problem, steps=steps, key=key, **options)
+        found = ascend(_mean_bound_of_batch, both, data, steps=steps, key=key, **options)
     except NotFinite as error:
         if hold_w:
             good = Ascent((w, error.ascent.w), error.ascent.trace)

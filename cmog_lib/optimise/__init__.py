@@ -3,5 +3,6 @@
 from cmog_lib.optimise.faults import Ascent, NotFinite
 from cmog_lib.optimise.lbfgs import Optimum, maximise
 from cmog_lib.optimise.stochastic import ascend
+from cmog_lib.optimise.streamed import pieces
 
-__all__ = ["Ascent", "NotFinite", "Optimum", "ascend", "maximise"]
+__all__ = ["Ascent", "NotFinite", "Optimum", "ascend", "maximise", "pieces"]

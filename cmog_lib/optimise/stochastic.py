@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cmog_lib.optimise.interrupts import interruptible, look
 def ascend(
     objective: Callable[[Any, Any, Key[Array, ""]], Float[Array, ""]],
     w: PyTree,
-    data: PyTree,
+    data: PyTree | Iterator[PyTree],
     *,
     steps: int,
     key: Key[Array, ""],
@@ -36,7 +37,8 @@ def ascend(
     """w ← w + step(∇_w objective(w, data, key)), stochastic, `steps` times: maximises the objective's expectation.
 
     objective: returns a scalar; a function defined once, not anew for each call, is compiled once. It gets a fresh key
-    at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through.
+    at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through; an
+    iterator of them, such as over `pieces`, gives each chunk of steps its own, and where it ends the ascent does.
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
     checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
@@ -57,17 +59,17 @@ def ascend(
     if default:
         state.hyperparams["learning_rate"] = rate
     reached: tuple[Any, list[np.ndarray]] = ((parameters, state, jnp.asarray(-1)), [np.zeros(0)])
-    done, file = 0, None
+    done, file, streamed = 0, None, isinstance(data, Iterator)
     if checkpoint is not None:
-        start, file = reached[0], Checkpoint(checkpoint, key, data, rest, reached[0])
+        start, file = reached[0], Checkpoint(checkpoint, key, None if streamed else data, rest, reached[0])
         if found := file.load(lambda step: (start, [np.zeros(step)])):
             done, reached = found
             _validate.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
-    interrupted = False
+    interrupted, pieces = False, islice(data, -(-done // chunk), None) if streamed else repeat(data)
     with tqdm(total=steps, initial=done, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
         try:
-            for first in range(done, steps, chunk):
-                now = (rest, data, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
+            for first, piece in zip(range(done, steps, chunk), pieces, strict=False):
+                now = (rest, piece, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
                 carry, values, good = _chunk(objective, optimiser, False, reached[0], *now)
                 if not good:  # once more, looking at every step, to name the one that failed and to keep what was good
                     carry, values, _ = _chunk(objective, optimiser, True, reached[0], *now)
