@@ -1,4 +1,4 @@
-"""Data on many devices and many hosts: each device holds a share of the rows, and every function takes them as they are.
+"""Data on many devices and many hosts: each device holds a share of the rows, and functions take them as they are.
 
 There is no second code path. JAX lays out a computation after the arrays it is given: what is a sum over data becomes
 one sum on each device and one over devices. Between hosts it is the same, once each of their processes has called

@@ -71,7 +71,7 @@ def vae_step(
 def fit(
     w: Decoder,
     encoder: Encoder,
-    X: Float[Array, "N D"],
+    X: Float[Array | np.ndarray, "N D"],
     *,
     steps: int,
     key: Key[Array, ""],
@@ -98,7 +98,7 @@ def fit(
     X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
     chunk, batch_size = _validate.count("chunk", chunk), min(_validate.count("batch_size", batch_size), len(X))
 
-    def problem(X: Array) -> Problem:
+    def problem(X: Any) -> Problem:
         return Problem(jnp.asarray(X), w if hold_w else None, batch_size, M)
 
     data: Any

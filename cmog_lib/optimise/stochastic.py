@@ -42,7 +42,7 @@ def ascend(
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
     checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
-    ends at the numbers of a run that was never stopped.
+    ends at the numbers of a run that was never stopped. (Of an iterator nobody can tell whether it is the same.)
     Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
     for any argument that is no such thing, and for a checkpoint that is damaged or of another run.
     """
@@ -65,10 +65,10 @@ def ascend(
         if found := file.load(lambda step: (start, [np.zeros(step)])):
             done, reached = found
             _validate.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
-    interrupted, pieces = False, islice(data, -(-done // chunk), None) if streamed else repeat(data)
+    interrupted, each = False, islice(data, -(-done // chunk), None) if streamed else repeat(data)
     with tqdm(total=steps, initial=done, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
         try:
-            for first, piece in zip(range(done, steps, chunk), pieces, strict=False):
+            for first, piece in zip(range(done, steps, chunk), each, strict=False):
                 now = (rest, piece, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
                 carry, values, good = _chunk(objective, optimiser, False, reached[0], *now)
                 if not good:  # once more, looking at every step, to name the one that failed and to keep what was good

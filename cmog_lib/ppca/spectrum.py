@@ -111,7 +111,7 @@ class Spectrum(eqx.Module):
         return _log_p_x(self, _validate.array("X", X, ("n", self.data_dim)))
 
 
-def fit_all(X: Float[Array, "N D"]) -> Spectrum:
+def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
     X: [N, D], data; of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory. With
@@ -127,7 +127,7 @@ def fit_all(X: Float[Array, "N D"]) -> Spectrum:
         return _spectrum(*parts, N, D, X.dtype)
 
 
-def fit(X: Float[Array, "N D"], latent_dim: int) -> Linear:
+def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
 
     X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
@@ -145,7 +145,7 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
     return U * jnp.sign(jnp.take_along_axis(U, largest[None], axis=0))
 
 
-def moments(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
+def moments(X: Float[Array | np.ndarray, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """b = 1/N Σ_i x_i and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, in float64."""
     known = not isinstance(X, jax.core.Tracer)
     if known and isinstance(X, jax.Array) and len(X.sharding.device_set) > 1:

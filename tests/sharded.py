@@ -1,0 +1,99 @@
+"""What test_sharding.py runs in processes of its own, since a process chooses its devices before JAX starts.
+
+    python sharded.py RESULTS             on all of this process's devices, and beside it on one
+    python sharded.py RESULTS PORT ME     as process ME of two, with nothing beside it
+    python sharded.py dies PORT ME        the same, but process 1 is killed before both add up
+
+The functions are called in the same way everywhere: only the array that they are given differs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmog_lib import amortised, decoders, em, mcmc, model, ppca, quadrature, sharding, variational
+
+N, D = 64, 5
+
+
+def functions() -> dict:
+    """Every function that meets many data, as one of the data alone."""
+    key = jax.random.key(0)
+    w = decoders.MLP(2, D, width=8, depth=1, key=key)
+    straight = decoders.Linear(jax.random.normal(key, (D, 2)), jnp.zeros(D), jnp.asarray(-1.0))
+    encoder = amortised.encoders.MLP(D, 2, width=8, depth=1, key=key)
+    nodes = quadrature.grid(2, 10, 4.0)
+    options = {"key": key, "warm_up": 20, "M": 3, "chains": 2}
+    rate = jnp.asarray(1e-3)
+    return {
+        "model.log_p_x_given_t_table": lambda X: model.log_p_x_given_t_table(w, X, nodes.t),
+        "quadrature.log_p_x": lambda X: quadrature.log_p_x(w, X, nodes),
+        "quadrature.log_p_x, projected": lambda X: quadrature.log_p_x(straight, X, nodes),
+        "quadrature.posterior": lambda X: quadrature.posterior(w, X, nodes),
+        "ppca.fit": lambda X: ppca.fit(X, 2),
+        "ppca.fit_all": lambda X: ppca.fit_all(X).log_likelihood,
+        "ppca.fit_all, fewer data than dimensions": lambda X: ppca.fit_all(X.T).eigenvalues,
+        "ppca.em_step": lambda X: ppca.em_step(straight, X),
+        "mcmc.hmc": lambda X: mcmc.hmc(w, X, jnp.zeros((2, N, 2)), **options).t,
+        "mcmc.metropolis": lambda X: mcmc.metropolis(straight, X, jnp.zeros((2, N, 2)), **options).t,
+        "variational.fit_q": lambda X: variational.fit_q(w, X, key=key, steps=4, starts=1, progress=False).bound,
+        "amortised.vae_step": lambda X: amortised.vae_step(w, encoder, X, learning_rate=rate, key=key),
+        "em.em_step": lambda X: em.em_step(w, X, nodes, max_steps=3),
+        "em.em_step, Linear": lambda X: em.em_step(straight, X, nodes),
+    }
+
+
+def numbers(result) -> np.ndarray:
+    """All arrays of a result in one row, gathered from wherever their shares are."""
+    return np.concatenate(
+        [sharding.gathered(leaf).ravel() for leaf in jax.tree.leaves(result) if hasattr(leaf, "dtype")]
+    )
+
+
+def refusal(X: np.ndarray) -> str:
+    """What is said of data that cannot be."""
+    try:
+        quadrature.log_p_x(decoders.MLP(2, D, key=jax.random.key(0)), sharding.shard(X), quadrature.grid(2, 4))
+    except ValueError as error:
+        return str(error)
+    return "nothing was said"
+
+
+def main(results: str, port: str = "", me: str = "") -> None:
+    if port:
+        jax.distributed.initialize(
+            f"127.0.0.1:{port}", 2, int(me), initialization_timeout=60, heartbeat_timeout_seconds=10
+        )
+    mesh = sharding.mesh()
+    if results == "dies":
+        print(f"process {me} has joined", flush=True)
+        sharding.gathered(sharding.shard(np.ones((N, D))).sum())
+        if me == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(sharding.gathered(sharding.shard(np.ones((N, D))).sum()))
+        return
+    mapped = np.load(Path(results).parent / "X.npy", mmap_mode="r")
+    X, plain = sharding.shard(mapped), jnp.asarray(mapped)
+    holed = np.array(mapped)
+    holed[41, 3] = np.nan  # which only one device holds
+    found: dict = {"devices": mesh.devices.size, "refusal": refusal(holed), "uneven": refusal(holed[:61])}
+    # Rows are dealt out still when a function has seen them: a table that was gathered would not scale.
+    found["rows on a device"] = functions()["model.log_p_x_given_t_table"](X).addressable_shards[0].data.shape[0]
+    for name, function in functions().items():
+        found[f"sharded: {name}"] = numbers(function(X))
+        if not port:
+            found[f"one device: {name}"] = numbers(function(plain))
+    if me != "1":
+        np.savez(results, **found)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    main(*sys.argv[1:])
