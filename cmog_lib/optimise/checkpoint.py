@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ class Checkpoint:
             self._refuse("a foreign one, whose manifest is none")
         return manifest, dict(sorted(arrays.items(), key=lambda item: (len(item[0]), item[0])))
 
-    def _refuse(self, came: str, cause: Exception | None = None) -> Any:
+    def _refuse(self, came: str, cause: Exception | None = None) -> NoReturn:
         raise ValueError(
             f"checkpoint must be a file that this run wrote, or none, got {str(self.path)!r}, {came}; move it away to"
             " begin anew"
