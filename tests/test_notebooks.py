@@ -1,7 +1,8 @@
 """Every lecture runs from a fresh kernel, twice with the same printed numbers; its explorers, exercises and texts hold.
 
 The runs are made once a lecture and looked at from all sides. The first compiles everything, as a reader's does, and
-its time goes to test-artifacts/run_times.json; what it compiled serves the second one and the browser's.
+its time and memory go to run_times.json and memory.json in test-artifacts; what it compiled serves the second one and
+the browser's.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ for _explorer in _explore.made():
     _report["explorers"].append({"label": _explorer.label, "states": len(_states), "smallest": min(_sizes)})
 print(_json.dumps(_report))
 """
+# And the most memory that it ever had, in bytes: macOS counts in bytes, Linux in thousands of them.
+PEAK_MEMORY = """
+import resource as _resource, sys as _sys
+print(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * (1 if _sys.platform == "darwin" else 1024))
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Run:
     cells: list
     report: dict
     verdicts: dict[str, str]
+    memory: int
 
 
 def solutions(notebook) -> dict[str, str]:
@@ -71,7 +78,7 @@ def run(lecture: Path, attempt: int) -> Run:
     length = len(notebook.cells)
     began = time.perf_counter()
     with running(notebook, lecture.parent, **(kept_in if attempt == 1 else taken_from)(compiled)) as client:
-        note_run_time(lecture.stem, attempt, time.perf_counter() - began)
+        note(lecture.stem, "run_times.json", round(time.perf_counter() - began, 1), attempt)
         if attempt == 1:
             keep(notebook, client, lecture)  # the book shows it, and need not run it once more
 
@@ -79,10 +86,12 @@ def run(lecture: Path, attempt: int) -> Run:
             notebook.cells.append(nbformat.v4.new_code_cell(source))
             return client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
 
+        memory = int(printed([ask(PEAK_MEMORY)]))
+        note(lecture.stem, "memory.json", memory, attempt)
         report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
         report["failures"] += errors_in_widgets(client.widget_state)
         verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
-    return Run(notebook.cells[:length], report, verdicts)
+    return Run(notebook.cells[:length], report, verdicts, memory)
 
 
 def errors_in_widgets(widget_state: dict) -> list[str]:
@@ -91,11 +100,11 @@ def errors_in_widgets(widget_state: dict) -> list[str]:
     return [f"{output['ename']}: {output['evalue']}" for output in outputs if output.get("output_type") == "error"]
 
 
-def note_run_time(name: str, attempt: int, seconds: float) -> None:
-    path = ROOT / "test-artifacts" / "run_times.json"
+def note(name: str, file: str, value: float, attempt: int) -> None:
+    path = ROOT / "test-artifacts" / file
     path.parent.mkdir(exist_ok=True)
     noted = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**noted, f"{name}, run {attempt}": round(seconds, 1)}, indent=1))
+    path.write_text(json.dumps({**noted, f"{name}, run {attempt}": value}, indent=1))
 
 
 def printed(cells) -> str:
@@ -139,6 +148,14 @@ def test_its_first_picture_comes_within_five_seconds_of_the_imports(lecture):
     pictured = [any("<img" in output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in cells]
     waited = map(seconds, cells[2 : pictured.index(True) + 1])
     assert sum(waited) < 2 * 5, "machines are noisy, so twice as long fails"
+
+
+@lectures
+def test_it_fits_into_the_memory_that_the_hub_gives_a_student(lecture):
+    page = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+    limit = int(re.search(r"memory: {.*limit: (\d+)G}", page)[1]) * 2**30
+    # A fifth is for the server beside the kernel.
+    assert run(lecture, 1).memory < 0.8 * limit
 
 
 @lectures
