@@ -23,7 +23,7 @@ def mesh() -> Mesh:
 
 
 def shard(X: Any, over: Mesh | None = None) -> Float[Array, "N ..."]:
-    """X with the first N/devices rows on the first device, the next on the second, and so on.
+    """X = (X_1, …, X_k), N/k rows for each of k devices: the first on the first, the next on the second, and so on.
 
     X: [N, …], data, the same in every process; a memory-mapped array is read where a device needs it and nowhere else.
     over: a mesh with one axis (default: `mesh()`). The values are checked by the function that is given them.

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from cmog_lib.classroom import checks
-from cmog_lib.classroom.checks import lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7
+from cmog_lib.classroom.checks import lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7, lecture8
 
 EXERCISES = {
     f"{module.__name__.rsplit('.', 1)[1]}.{name}": exercise
-    for module in (lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7)
+    for module in (lecture1, lecture2, lecture3, lecture4, lecture5, lecture6, lecture7, lecture8)
     for name, exercise in vars(module).items()
     if isinstance(exercise, checks.Exercise)
 }
