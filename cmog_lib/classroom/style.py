@@ -20,7 +20,7 @@ from matplotlib.rcsetup import cycler
 
 from cmog_lib.classroom import resume
 
-# The same thing has the same colour in all seven lectures (Okabe & Ito 2008); no figure tells by colour alone.
+# The same thing has the same colour in all lectures (Okabe & Ito 2008); no figure tells by colour alone.
 TRUTH = "#000000"
 MODEL = "#0072B2"
 POSTERIOR = "#D55E00"
