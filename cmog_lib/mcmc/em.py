@@ -96,9 +96,9 @@ def fit(
     w: decoder, where it begins. X: [N, D], data. chains: of an earlier run, to go on from. steps: how many iterations.
     keep: chains go on from the last E-step; False starts them anew each time. M, burn_in, max_steps: as in
     `mc_em_step`. audit: the nodes for log p(X|w) (default: a grid on [-6, 6]). progress: show the bar. After Ctrl-C it
-    returns what there is. checkpoint: a file that is written after every iteration; where it is there already, the same
-    call goes on from it. Raises ValueError and warns as `mc_em_step` does, and ValueError for a checkpoint that is
-    damaged or of another run.
+    returns what there is. checkpoint: a file that is written after every iteration and holds every decoder so far, as
+    `path` does; where it is there already, the same call goes on from it.
+    Raises ValueError and warns as `mc_em_step` does, and ValueError for a checkpoint that is damaged or of another run.
     """
     from tqdm.auto import tqdm
 
@@ -125,11 +125,8 @@ def fit(
                 (*_, w), (*_, (_, spent)), chains = reached
                 w, chains = mc_em_step(w, X, chains if keep else None, key=key_step, **options)
                 row = value(w), spent + chains.evaluations
-                reached = (
-                    [*reached[0], w],
-                    [*reached[1], row],
-                    chains,
-                )  # in one go, for a second Ctrl-C may come at any time
+                # In one go, for a second Ctrl-C may come at any time.
+                reached = ([*reached[0], w], [*reached[1], row], chains)
                 if file is not None:
                     file.save(*reached)
                 bar.update()
@@ -146,21 +143,23 @@ class _Kept:
     """The checkpoint of one `fit`: every decoder so far, the record, and the chains."""
 
     def __init__(self, path: str | Path, w: Any, X: Array, key: Array, chains: Any, nodes: Any, *options: int) -> None:
-        moving, self.rest = eqx.partition(as_module(w), eqx.is_array)
-        self.w, self.shape, self.dtype, self.M = moving, (len(X), w.latent_dim), X.dtype, options[2]
-        self.file = Checkpoint(path, moving, X, key, chains, nodes, options)
+        keep, _, M, *_ = options
+        arrays, self.rest = eqx.partition(as_module(w), lambda leaf: isinstance(leaf, (jax.Array, np.ndarray)))
+        C = 1 if chains is None or not keep else len(chains.t)
+        self.w, self.shape, self.dtype = jax.tree.map(jnp.asarray, arrays), (C, M, len(X), w.latent_dim), X.dtype
+        self.file = Checkpoint(path, self.w, X, key, chains, nodes, options)
 
     def _state(self, path: list[Any], record: list[Any], chains: Chains) -> Any:
-        moving = [eqx.filter(as_module(w), eqx.is_array) for w in path]
-        return moving, np.asarray(record), eqx.filter(chains, eqx.is_array), np.asarray(chains.evaluations)
+        ws = [jax.tree.map(jnp.asarray, eqx.filter(as_module(w), lambda a: hasattr(a, "dtype"))) for w in path]
+        return ws, np.asarray(record), eqx.filter(chains, eqx.is_array), np.asarray(chains.evaluations)
 
     def save(self, path: list[Any], record: list[Any], chains: Chains) -> None:
         self.file.save(len(path) - 1, self._state(path, record, chains))
 
     def load(self) -> tuple[int, list[Any], list[Any], Chains] | None:
-        (N, d), M = self.shape, self.M
-        zeros = [jnp.zeros(shape, self.dtype) for shape in ((1, M, N, d), (1, N), (1, N), (N, d, d))]
-        blank = Chains(zeros[0], zeros[1], jnp.zeros((1, N), int), zeros[2], zeros[3], 0)
+        C, _, N, d = self.shape
+        zeros = [jnp.zeros(shape, self.dtype) for shape in (self.shape, (C, N), (C, N), (N, d, d))]
+        blank = Chains(zeros[0], zeros[1], jnp.zeros((C, N), int), zeros[2], zeros[3], 0)
         found = self.file.load(lambda step: self._state([self.w] * (step + 1), [(0.0, 0)] * (step + 1), blank))
         if found is None:
             return None

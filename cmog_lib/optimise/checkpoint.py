@@ -22,6 +22,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 FORMAT, VERSION = "cmog_lib checkpoint", 1
+# What reading a file that is no such archive, or a spoilt one, may raise; a pickle inside is a ValueError.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError)
+UNREADABLE = (*BROKEN, ValueError)
 
 
 class Checkpoint:
@@ -59,10 +62,8 @@ class Checkpoint:
         manifest, arrays = self._read()
         for what, ours in (("format", FORMAT), ("version", VERSION), ("run", self.run)):
             if manifest.get(what) != ours:
-                words = (
-                    "another run: other data, another key, start or optimiser" if what == "run" else f"another {what}"
-                )
-                self._refuse(f"one of {words} (its {what} is {manifest.get(what)!r}, not {ours!r})")
+                other = "run: other data, another key, start or optimiser" if what == "run" else what
+                self._refuse(f"one of another {other} (its {what} is {manifest.get(what)!r}, not {ours!r})")
         step = manifest.get("step")
         if not isinstance(step, int) or step < 1 or manifest.get("arrays") != _said(arrays):
             self._refuse("one whose arrays are not those that it says it has")
@@ -81,16 +82,7 @@ class Checkpoint:
             with zipfile.ZipFile(self.path), np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             manifest = json.loads(arrays.pop("manifest").tobytes())
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            ValueError,
-            KeyError,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            MemoryError,
-        ) as error:
+        except UNREADABLE as error:
             self._refuse(f"a damaged or foreign one ({type(error).__name__}: {error})", error)
         if not isinstance(manifest, dict):
             self._refuse("a foreign one, whose manifest is none")
