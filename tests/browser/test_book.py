@@ -65,7 +65,9 @@ def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, a
     """axe-core finds nothing serious, contrast of words included."""
     found = []
     # What a scheme can change is contrast; and all code is shown alike, so that one lecture's will do.
-    options = {"resultTypes": ["violations"]} | ({} if scheme == "light" else {"runOnly": ["color-contrast"]})
+    options = {"resultTypes": ["violations"], "preload": False} | (
+        {} if scheme == "light" else {"runOnly": ["color-contrast"]}
+    )
     with book.window(browser, color_scheme=scheme, reduced_motion="reduce") as page:
         for name in KINDS:
             book.visit(page, f"{name}.html")
