@@ -68,8 +68,8 @@ slides: $(STAMP) ## the lectures as slides, in build/slides: open index.html the
 	@$(RUN) book.execute
 	@$(RUN) book.slides
 
-# All of them: two files or lectures at a time; then the browser's, alone because they measure.
-ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=2 && $(RUN) pytest tests/browser
+# All of them: as many files or lectures at a time as there are cores; then the browser's, alone because they measure.
+ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=auto && $(RUN) pytest tests/browser
 test: $(STAMP) ## run every test, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 

@@ -32,9 +32,7 @@ def shard(X: Any, over: Mesh | None = None) -> Float[Array, "N ..."]:
     over = mesh() if over is None else over
     if not isinstance(over, Mesh) or len(over.axis_names) != 1:
         raise ValueError(f"over must be a mesh with one axis, as mesh() makes it, got {over!r}")
-    if not hasattr(X, "dtype"):
-        X = np.asarray(X)
-    axes = ("N", *(f"D{k}" for k in range(1, len(X.shape)))) if len(X.shape) > 1 else ("N",)
+    axes = ("N", *(f"D{k}" for k in range(1, len(getattr(X, "shape", "ND")))))
     X = _validate.array("X", X, axes, finite=False, mapped=True)
     devices, N = over.devices.size, len(X)
     if N % devices:

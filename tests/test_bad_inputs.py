@@ -219,6 +219,7 @@ STARTS: Faults = {
     "of another d": (FullGaussian(numbers(N, d + 1), numbers(N, d + 1, d + 1)), r"float32\[4, 3\]"),
     "other chains": (eqx.tree_at(lambda c: c.t, CHAINS, numbers(2, 3, N + 1, d)), r"float32\[2, 5, 2\]"),
 }
+STREAMED_FAULTS = {"nothing", "text", "integers", "truth values", "complex", "empty", "a number", "a key", "ragged"}
 KINDS: dict[str, Kind] = {
     "w": Kind(NETWORK, DECODERS),
     "linear": Kind(LINEAR, NOT_LINEAR),
@@ -229,6 +230,9 @@ KINDS: dict[str, Kind] = {
     "x observed": Kind(numbers(D), array_faults((D,), missing=True)),
     "X": Kind(numbers(N, D), array_faults((N, D))),
     "any X": Kind(numbers(N, D), without(array_faults((N, D)), "one more")),
+    # Its values are looked at piece by piece, by the function that gets them.
+    "streamed X": Kind(numbers(N, D), {k: v for k, v in array_faults((N, D)).items() if k in STREAMED_FAULTS}),
+    "over": Kind(None, {"a number": (8, "8"), "devices": (jax.devices(), "Device")}),
     "X observed": Kind(
         with_one(np.nan, N, D),
         without(array_faults((N, D), missing=True), "one more")
@@ -403,6 +407,7 @@ ROWS = {
     "model.log_p_xt": "w x t",
     "model.sample": "w n key",
     "optimise.ascend": "objective w:parameters steps:n key optimiser learning_rate:positive chunk:n checkpoint",
+    "optimise.pieces": "X:streamed-X rows:n key",
     "optimise.maximise": "objective w:parameters tolerance:positive max_steps:n lower",
     "posteriors.FullGaussian": "m L",
     "posteriors.FullGaussian.log_q": "t",
@@ -434,6 +439,9 @@ ROWS = {
     "quadrature.log_p_x": "w X nodes",
     "quadrature.monte_carlo": "latent_dim:n M:n key",
     "quadrature.posterior": "w X nodes",
+    "sharding.gathered": "",
+    "sharding.mesh": "",
+    "sharding.shard": "X:streamed-X over",
     "variational.cavi_grid": "w x:x-or-X nodes start:factorised-q-or-none starts:n sweeps:n",
     "variational.cavi_linear": "w:linear x start:factorised-q-or-none sweeps:n",
     "variational.em_step": "w X q:qs-or-none key e_steps:n m_steps:n M:n learning_rate:positive",
@@ -456,7 +464,8 @@ KINDS |= {
 }
 
 # Of any value, and so never wrong: what is only true or false, what is only handed through, and a part of Exact.
-FREE = {"progress", "keep", "keep_path", "full", "hold_w", "constant_sigma", "download", "args", "data in ascend"}
+FREE = {"progress", "keep", "keep_path", "full", "hold_w", "constant_sigma", "download", "args"}
+FREE |= {"data in ascend", "values in gathered"}
 # Made by the library and handed back by it; what takes one checks it.
 BY_ROOM = {
     "amortised": ("Ladder", "Sweep", "Trained"),

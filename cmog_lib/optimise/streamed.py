@@ -12,13 +12,15 @@ from jaxtyping import Array, Float, Key
 from cmog_lib import _validate
 
 
-def pieces(X: Any, rows: int, *, key: Key[Array, ""]) -> Iterator[Float[np.ndarray, "rows ..."]]:
+def pieces(X: Any, rows: int, *, key: Key[Array, ""]) -> Iterator[Float[np.ndarray, "rows D"]]:
     """X[i_1], …, X[i_rows] with i ~ U{1 … N}, no i twice in a piece; and another piece, without end.
 
-    X: [N, …], data, as a rule memory-mapped, by `np.load(path, mmap_mode="r")`: a piece is read when it is asked for.
+    X: [N, D], data, as a rule memory-mapped, by `np.load(path, mmap_mode="r")`: a piece is read when it is asked for.
     rows: of a piece. Batches drawn from pieces have the same expectation as those drawn from all of X.
-    Raises ValueError for rows that are not from 1 to N, or an untyped key.
+    Raises ValueError for an X that is no matrix of floats, rows that are not from 1 to N, or an untyped key; whether
+    its values are finite, whoever gets a piece will say.
     """
+    X = _validate.array("X", X, ("N", "D"), finite=False, mapped=True)
     rows, key = _validate.count("rows", rows, 1, len(X), why="the rows of X"), _validate.key(key)
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
