@@ -225,6 +225,7 @@ def test_rank_is_of_the_data_and_not_of_their_rounding(dtype):
     plane = jnp.asarray(random.normal(size=(50, 2)) @ random.normal(size=(2, 5)) + 100, dtype)
     assert ppca.fit_all(plane).rank == 2
     assert ppca.fit_all(plane[:1]).rank == 0
+    assert ppca.fit_all(jnp.tile(plane[:1], (30, 1))).rank == 0
 
 
 @pytest.mark.parametrize("compiled", [False, True])

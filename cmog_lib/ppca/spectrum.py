@@ -198,7 +198,7 @@ def _model(spectrum: Spectrum, d: int) -> Linear:
 @partial(jax.jit, static_argnames=("N", "D", "dtype"))
 def _spectrum(b: Array, eigenvalues: Array, eigenvectors: Array, trace: Array, N: int, D: int, dtype: Any) -> Spectrum:
     # What is below this came from rounding: of the decomposition, or of the data to their own precision.
-    rounding = max(N, D) * jnp.finfo("float64").eps * eigenvalues[0] + jnp.finfo(dtype).eps ** 2 * (trace + b @ b)
+    rounding = max(N, D) * jnp.finfo("float64").eps * eigenvalues[0] + (4 * jnp.finfo(dtype).eps) ** 2 * (trace + b @ b)
     rank = jnp.sum(eigenvalues > rounding)
     eigenvalues = jnp.pad(jnp.where(jnp.arange(len(eigenvalues)) < rank, eigenvalues, 0.0), (0, D - len(eigenvalues)))
     b, eigenvalues, eigenvectors = (part.astype(dtype) for part in (b, eigenvalues, fix_signs(eigenvectors)))
