@@ -41,10 +41,13 @@ for _explorer in _explore.made():
     _report["explorers"].append({"label": _explorer.label, "states": len(_states), "smallest": min(_sizes)})
 print(_json.dumps(_report))
 """
-# And the most memory that it ever had, in bytes: macOS counts in bytes, Linux in thousands of them.
+# And the most memory that it ever had, in bytes. On Linux ru_maxrss begins with what the parent had when it forked.
 PEAK_MEMORY = """
-import resource as _resource, sys as _sys
-print(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * (1 if _sys.platform == "darwin" else 1024))
+import pathlib as _pathlib, re as _re, resource as _resource, sys as _sys
+_status, _most = _pathlib.Path("/proc/self/status"), _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss
+if _status.exists():
+    _most = int(_re.search(r"VmHWM:\\s*(\\d+) kB", _status.read_text())[1])
+print(_most * (1 if _sys.platform == "darwin" else 1024))
 """
 
 
