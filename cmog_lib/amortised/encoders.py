@@ -14,7 +14,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.posteriors import Gaussian
 
-__all__ = ["CNN", "MLP", "Linear"]
+__all__ = ["CNN", "MLP", "Encoder", "Linear"]
 
 
 @runtime_checkable
