@@ -68,8 +68,11 @@ slides: $(STAMP) ## the lectures as slides, in build/slides: open index.html the
 	@$(RUN) book.execute
 	@$(RUN) book.slides
 
-# All of them: as many files or lectures at a time as there are cores; then the browser's, alone because they measure.
-ALL_TESTS = $(RUN) pytest --ignore=tests/browser --numprocesses=auto && $(RUN) pytest tests/browser
+# All of them: a file at a time on each core; then the lectures, three at a time for the sake of memory, by processes that
+# hold nothing yet; then the browser's, alone because they measure.
+LECTURES = tests/test_notebooks.py
+ALL_TESTS = $(RUN) pytest --ignore=tests/browser --ignore=$(LECTURES) --numprocesses=auto \
+    && $(RUN) pytest $(LECTURES) --numprocesses=3 && $(RUN) pytest tests/browser
 test: $(STAMP) ## run every test, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 
