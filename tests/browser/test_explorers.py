@@ -119,7 +119,8 @@ def test_explorers_are_readable_on_a_dark_page_and_on_a_narrow_one(
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_axe_finds_nothing_serious_in_what_is_ours_in_jupyterlab(browser: Browser, tmp_path: Path, theme: str) -> None:
+def test_axe_finds_no_wrong_name_or_role_in_jupyterlab(browser: Browser, tmp_path: Path, theme: str) -> None:
+    # Names and roles: of contrast its rule measures nothing inside of JupyterLab, and lets pale words pass.
     with running_lab(tmp_path, theme=f"JupyterLab {theme}") as lab:
         path = notebook(lab.folder, "axe.ipynb", ONE, TWO, PAD, LIVE, FAILING, WORDS)
         with opened(browser, lab, path) as page:
