@@ -53,11 +53,11 @@ def test_a_changed_sentence_costs_no_run_and_a_changed_module_does(lectures, mon
     change(lectures[0], 0, "Another text.")
     cells = execute.read(lectures[0]).cells
     assert cells[0].source == "Another text." and cells[1].outputs[0].text == "42\n"
-    # The library as it would be with another _validate.py, and with another room that this lecture has not loaded.
+    # The library as it would be with another arrays.py, and with another room that this lecture has not loaded.
     kept = nbformat.read(execute.EXECUTED / lectures[0].name, 4)
-    assert "cmog_lib/_validate.py" in kept.metadata.made_of
+    assert "cmog_lib/_validate/arrays.py" in kept.metadata.made_of
     assert not any("classroom" in name for name in kept.metadata.made_of)
-    kept.metadata.made_of["cmog_lib/_validate.py"] = "another"
+    kept.metadata.made_of["cmog_lib/_validate/arrays.py"] = "another"
     nbformat.write(kept, execute.EXECUTED / lectures[0].name)
     assert execute.read(lectures[0]) is None
 
