@@ -243,8 +243,8 @@ def test_fit_may_be_mapped_over_many_sets_of_data(dtype, compiled):
 def test_a_covariance_summed_in_blocks_is_the_covariance(monkeypatch, dtype):
     X = data(dtype)
     whole = ppca.fit(X, d)
-    monkeypatch.setattr(ppca.spectrum, "LARGE", 0)
-    monkeypatch.setattr(ppca.spectrum, "BLOCK", 7)
+    monkeypatch.setattr(ppca.covariance, "LARGE", 0)
+    monkeypatch.setattr(ppca.covariance, "BLOCK", 7)
     for part, expected in zip(jax.tree.leaves(ppca.fit(X, d)), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(part, expected, **close(dtype))
 

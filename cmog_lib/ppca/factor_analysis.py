@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from cmog_lib import _validate, optimise
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
-from cmog_lib.ppca.spectrum import fit_all, fix_signs
+from cmog_lib.ppca.covariance import fix_signs
+from cmog_lib.ppca.spectrum import fit_all
 
 
 def fit_factor_analysis(

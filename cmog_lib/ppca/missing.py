@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
-from cmog_lib.ppca.spectrum import fit, fix_signs
+from cmog_lib.ppca.covariance import fix_signs
+from cmog_lib.ppca.spectrum import fit
 
 
 def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000) -> Linear:
