@@ -73,11 +73,7 @@ None
 MEASURE_INTERACT = """
 async ([root, samples]) => {
   const handle = root.querySelector(".noUi-handle");
-  const nextFrame = () => new Promise((done) => requestAnimationFrame(() => {
-    const channel = new MessageChannel();
-    channel.port1.onmessage = done;
-    channel.port2.postMessage(0);
-  }));
+  NEXT_FRAME
   const times = [];
   for (let k = 0; k < samples; k++) {
     const last = root.querySelector("img").src;
@@ -144,7 +140,7 @@ def shown(cell: str, root: str, measure: str | None = None) -> Callable[[Any], C
         found = page.locator(root).first
         found.wait_for()
         found.scroll_into_view_if_needed()
-        code = measure or driver.MEASURE
+        code = measure.replace("NEXT_FRAME", driver.NEXT_FRAME) if measure else driver.MEASURE
 
         def answer(_: int) -> list[float]:
             return page.evaluate(code, [found.element_handle(), MOVES])
