@@ -179,6 +179,7 @@ class Mirror(ThreadingHTTPServer):
         self.moved = ""  # where it sends those who ask
         self.silent = 0.0  # seconds before it answers
         self.slow = 0.0  # seconds that it takes over a body
+        self.holds = False  # in the middle of a body, as long as this is so
         self.asked: list[str] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -210,6 +211,8 @@ class Handler(BaseHTTPRequestHandler):
             for k in range(0, len(body), max(len(body) // 20, 1)):
                 self.wfile.write(body[k : k + max(len(body) // 20, 1)])
                 time.sleep(self.server.slow / 20)
+                while self.server.holds and k > len(body) // 2:
+                    time.sleep(0.001)
 
     def log_message(self, *_: object) -> None:
         pass

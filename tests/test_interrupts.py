@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import re
@@ -16,6 +17,7 @@ import signal
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +33,19 @@ KEY = jax.random.key(0)
 # Processes that begin where the library is imported already, and nothing else has happened.
 PROCESSES = multiprocessing.get_context("forkserver") if sys.platform != "win32" else None
 killed = pytest.mark.skipif(PROCESSES is None, reason="Windows has no signals of this kind")
-if PROCESSES is not None:
-    PROCESSES.set_forkserver_preload(["long_runs"])
 # How often a process is killed for good; each begins anew, and loads what was compiled.
 KILLS = {"ascend": 20, "amortised.fit": 2, "likelihood.fit": 2, "mcmc.fit": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_already():
+    """The library, in the process that the others are forked from: it saves each of them seconds."""
+    if PROCESSES is not None:
+        PROCESSES.set_forkserver_preload(["long_runs", "pooch"])
+        with pytest.MonkeyPatch.context() as patch:
+            # Python 3.11 looks for these only where this says, and goes on without them.
+            patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+            multiprocessing.forkserver.ensure_running()
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +145,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_at_the_same_numbers(n
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
 def test_a_killed_download_leaves_whole_files_or_none(sent, tmp_path, monkeypatch):
     name, content = "t10k-images-idx3-ubyte", np.random.default_rng(0).integers(0, 256, 10**6, np.uint8).tobytes()
-    sha256, rng, there = hashlib.sha256(content).hexdigest(), np.random.default_rng(3), 0
+    sha256, rng = hashlib.sha256(content).hexdigest(), np.random.default_rng(3)
     monkeypatch.setitem(_mnist.SHA256, name, sha256)
     target = tmp_path / "mnist" / f"{name}.gz"
     with serving() as mirror:
         mirror.answer = {f"/{name}.gz": gzip.compress(content, 1)}
         mirror.slow = 0.1
-        for _ in range(20):
+        for k in range(20):
             asked = len(mirror.asked)
+            mirror.holds = k % 2 == 0  # so that on no machine all come in time
             process = PROCESSES.Process(target=long_runs.download, args=(name, mirror.address, tmp_path, sha256))
             process.start()
             while len(mirror.asked) == asked and process.is_alive():
@@ -150,18 +162,17 @@ def test_a_killed_download_leaves_whole_files_or_none(sent, tmp_path, monkeypatc
             with contextlib.suppress(ProcessLookupError):  # it was quicker
                 os.kill(process.pid, sent)
             process.join()
+            mirror.holds, held = False, mirror.holds
             if sent == signal.SIGINT:
                 assert process.exitcode in (0, 2)
                 assert not target.parent.exists() or {path.name for path in target.parent.iterdir()} <= {target.name}
             if target.exists():
-                assert _mnist.checked(target, name) == content
-                there += 1
+                assert not held and _mnist.checked(target, name) == content
                 target.unlink()
         process = PROCESSES.Process(target=long_runs.download, args=(name, mirror.address, tmp_path, sha256))
         process.start()
         process.join()
     assert _mnist.checked(target, name) == content
-    assert 0 < there < 20, "some came in time, some did not"
 
 
 # The file itself.
