@@ -21,16 +21,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 class ByFileOrLecture(LoadScopeScheduling):
-    """In several processes, the tests of a file go together, and those of a lecture, which share its runs."""
+    """In several processes, the tests of a file go together, and those of a lecture's runs, which they share."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
-        return test.partition("[")[2] if file.endswith("test_notebooks.py") else file
+        name, _, lecture = test.partition("[")
+        return f"{lecture} {'switch' in name}" if file.endswith("test_notebooks.py") else file
 
 
 @pytest.hookimpl(optionalhook=True)  # the tests run without xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # in the order below
     return ByFileOrLecture(config, log)
+
+
+# These take minutes: begun first, so that at the end nobody waits for one of them.
+LONG = ["mcmc", "variational_gaussian", "interrupts", "amortised", "sharding", "variational", "calibration", "ppca"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}.py": k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="module", autouse=True)
