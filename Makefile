@@ -73,7 +73,7 @@ slides: $(STAMP) ## the lectures as slides, in build/slides: open index.html the
 LECTURES = tests/test_notebooks.py
 ALL_TESTS = $(RUN) pytest --ignore=tests/browser --ignore=$(LECTURES) --numprocesses=auto \
     && $(RUN) pytest $(LECTURES) --numprocesses=3 && $(RUN) pytest tests/browser
-test: $(STAMP) ## run every test, or those that ARGS choose
+test: $(STAMP) ## run the tests, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 
 # The peers may ask for what the lectures have no use for: they get an environment of their own, at the same versions.

@@ -26,7 +26,7 @@ class ByFileOrLecture(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         name, _, lecture = test.partition("[")
-        return f"{lecture} {'switch' in name}" if file.endswith("test_notebooks.py") else file
+        return f"{lecture} {'all_of_it' in name}" if file.endswith("test_notebooks.py") else file
 
 
 @pytest.hookimpl(optionalhook=True)  # the tests run without xdist too

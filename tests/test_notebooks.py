@@ -152,10 +152,14 @@ def seconds(cell) -> float:
     return (datetime.fromisoformat(idle) - datetime.fromisoformat(busy)).total_seconds()
 
 
+def shows_a_picture(cell) -> bool:
+    return any("<img" in output.get("data", {}).get("text/html", "") for output in cell.get("outputs", []))
+
+
 @lectures
 def test_its_first_picture_comes_within_five_seconds_of_the_imports(lecture):
     cells = code_cells(run(lecture, 1))
-    pictured = [any("<img" in output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in cells]
+    pictured = list(map(shows_a_picture, cells))
     waited = map(seconds, cells[2 : pictured.index(True) + 1])
     assert sum(waited) < 2 * 5, "machines are noisy, so twice as long fails"
 
@@ -282,14 +286,29 @@ def test_git_holds_it_without_outputs(lecture):
         assert not cell.outputs and cell.execution_count is None
 
 
-@lectures
-def test_the_switch_at_the_top_takes_mnist(lecture):
-    data = mnist_folder()
+def on_mnist(lecture: Path) -> nbformat.NotebookNode:
+    """The lecture with the switch at its top turned."""
     notebook = nbformat.read(lecture, 4)
     top = code_cells(notebook)[1]
     assert 'IMAGES = "digits"' in top.source
     top.source = top.source.replace('IMAGES = "digits"', 'IMAGES = "mnist"')
+    return notebook
+
+
+@lectures
+def test_the_switch_at_the_top_takes_mnist_as_far_as_the_first_picture(lecture):
+    data, notebook = mnist_folder(), on_mnist(lecture)
+    first = next(k for k, cell in enumerate(run(lecture, 1).cells) if shows_a_picture(cell))
+    notebook.cells = notebook.cells[: first + 1]
     with running(notebook, lecture.parent, CMOG_DATA_DIR=str(data)):
+        assert shows_a_picture(notebook.cells[-1])
+
+
+@pytest.mark.weekly
+@lectures
+def test_all_of_it_runs_on_mnist(lecture):
+    data = mnist_folder()
+    with running(on_mnist(lecture), lecture.parent, CMOG_DATA_DIR=str(data)):
         pass
 
 
