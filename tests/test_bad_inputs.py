@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import cmog_lib
-from cmog_lib import amortised, datasets, decoders, mcmc, ppca, quadrature
+from cmog_lib import amortised, datasets, decoders, mcmc, model, ppca, quadrature
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
 N, D, d = 4, 3, 2
@@ -81,6 +81,7 @@ def array_faults(shape: tuple[int, ...], *, missing: bool = False, scalar: bool 
         "integers": (np.ones(shape, int), r"int\d\d"),
         "truth values": (np.ones(shape, bool), "bool"),
         "complex": (np.ones(shape, complex), "complex"),
+        "bytes in the other order": (np.ones(shape, np.dtype("f4").newbyteorder()), r"[<>]f4\[.*convert it with"),
         "an axis more": (numbers(1, *shape) if not scalar else numbers(2, 2), r"\[1, |\[2, 2\]"),
         "infinity": (with_one(np.inf, *shape) if shape else np.float32(np.inf), "inf"),
         "minus infinity": (with_one(-np.inf, *shape) if shape else np.float32(-np.inf), "-inf"),
@@ -219,7 +220,8 @@ STARTS: Faults = {
     "of another d": (FullGaussian(numbers(N, d + 1), numbers(N, d + 1, d + 1)), r"float32\[4, 3\]"),
     "other chains": (eqx.tree_at(lambda c: c.t, CHAINS, numbers(2, 3, N + 1, d)), r"float32\[2, 5, 2\]"),
 }
-STREAMED_FAULTS = {"nothing", "text", "integers", "truth values", "complex", "empty", "a number", "a key", "ragged"}
+STREAMED_FAULTS = {"nothing", "text", "integers", "truth values", "complex", "bytes in the other order"}
+STREAMED_FAULTS |= {"empty", "a number", "a key", "ragged"}
 KINDS: dict[str, Kind] = {
     "w": Kind(NETWORK, DECODERS),
     "linear": Kind(LINEAR, NOT_LINEAR),
@@ -595,3 +597,16 @@ def test_arguments_in_the_wrong_order_are_refused_by_name(entry_errors, name, on
     kinds = arguments(ROWS[name])
     said = refusal(name, {one: KINDS[kinds[other]].good, other: KINDS[kinds[one]].good})
     assert re.search(rf"(?<!\w)({one}|{other})\b", said) and "got" in said
+
+
+def test_more_bytes_than_jax_knows_are_refused_and_another_librarys_array_is_taken_for_its_numbers(entry_errors):
+    class Foreign:
+        dtype, shape = "their.float32", (d,)
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            return np.ones(d, dtype or "f")
+
+    assert model.log_p_t(Foreign()) == model.log_p_t(jnp.ones(d))
+    if np.dtype(np.longdouble).itemsize > 8:  # on Windows it is a double
+        with pytest.raises(ValueError, match=r"got float\d+\[2\]; convert it with jnp.asarray\(t, float\)"):
+            model.log_p_t(np.ones(d, np.longdouble))

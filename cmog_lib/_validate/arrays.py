@@ -30,14 +30,17 @@ def array(
     Raises ValueError naming the argument, what came and what was expected.
     """
     expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
-    if not hasattr(value, "dtype"):
+    if not isinstance(getattr(value, "dtype", None), np.dtype):  # a list, or an array of another library
         try:
             value = np.asarray(value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name} must be {expected}, got {type(value).__name__}: {error}") from error
     came = f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        advice = f"; convert it with jnp.asarray({name}, float)" if jnp.issubdtype(value.dtype, jnp.integer) else ""
+    # Bytes in the other order, as some instruments write them, and more than eight of a number are nothing to JAX.
+    foreign = not value.dtype.isnative or value.dtype.itemsize > 8
+    if foreign or not jnp.issubdtype(value.dtype, jnp.floating):
+        real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
+        advice = f"; convert it with jnp.asarray({name}, float)" if real else ""
         raise ValueError(f"{name} must be {expected}, got {came}{advice}")
     fits = len(value.shape) == len(shape) and all(
         length > 0 if isinstance(want, str) else length == want for length, want in zip(value.shape, shape, strict=True)
