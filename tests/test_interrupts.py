@@ -238,12 +238,36 @@ def other_bit(good):
     return bytes(spoilt)
 
 
+def of_texts(**entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for name, text in entries.items():
+            made.writestr(name, text)
+    return file.getvalue()
+
+
+def with_text(good):
+    file = io.BytesIO(good)
+    with zipfile.ZipFile(file, "a") as made:
+        made.writestr("a word", "more")
+    return file.getvalue()
+
+
+def entries_moved(good):
+    # The last record says at which byte the list of entries begins; from that follows where the entries do.
+    begins = int.from_bytes(good[-6:-2], "little") + 10_000
+    return good[:-6] + begins.to_bytes(4, "little") + good[-2:]
+
+
 BAD = {
     "empty": (lambda good: b"", "damaged or foreign"),
     "half": (lambda good: good[: len(good) // 2], "damaged or foreign"),
     "one other bit": (other_bit, "damaged or foreign"),
     "text": (lambda good: b"steps: 20", "damaged or foreign"),
     "another archive": (lambda good: archive(a=np.ones(3)), "damaged or foreign"),
+    "an archive of texts": (lambda good: of_texts(manifest="{}"), "one of another format"),
+    "a text beside the arrays": (lambda good: with_text(good), "arrays are not those"),
+    "an entry before the file's beginning": (lambda good: entries_moved(good), "damaged or foreign"),
     "a pickle": (lambda good: pickle.dumps(Malicious()), "damaged or foreign"),
     "a pickle inside": (lambda good: archive(array0=np.array([Malicious()], object)), "damaged or foreign"),
     "a pickled manifest": (lambda good: archive(manifest=np.array([Malicious()], object)), "damaged or foreign"),

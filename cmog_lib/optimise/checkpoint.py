@@ -23,7 +23,7 @@ from jaxtyping import PyTree
 
 FORMAT, VERSION = "cmog_lib checkpoint", 1
 # What reading a file that is no such archive, or a spoilt one, may raise; a pickle inside is a ValueError.
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError)
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError, OSError)
 UNREADABLE = (*BROKEN, ValueError)
 
 
@@ -80,7 +80,8 @@ class Checkpoint:
     def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
             with zipfile.ZipFile(self.path), np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                # What is no array in an archive comes as bytes.
+                arrays = {name: np.asarray(file[name]) for name in file.files}
             manifest = json.loads(arrays.pop("manifest").tobytes())
         except UNREADABLE as error:
             self._refuse(f"a damaged or foreign one ({type(error).__name__}: {error})", error)
