@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -26,7 +27,7 @@ import numpy as np
 import pytest
 from test_datasets import serving
 
-from cmog_lib import _mnist, optimise
+from cmog_lib import _mnist, datasets, decoders, mcmc, optimise
 from cmog_lib.optimise.checkpoint import VERSION, Checkpoint, fingerprint
 
 KEY = jax.random.key(0)
@@ -297,6 +298,29 @@ def test_arrays_of_other_shapes_than_the_runs_are_refused(tmp_path):
     assert step == 3 and np.array_equal(state["w"], np.ones(2)) and state["trace"].dtype == np.float64
     with pytest.raises(ValueError, match=r"with arrays .*float32\[2\].* where this run has .*float32\[4\]"):
         file.load(lambda step: {"w": jnp.zeros(4), "trace": np.zeros(step)})
+
+
+@pytest.mark.parametrize(("of_w", "of_X"), [("float32", "float64"), ("float64", "float32")])
+def test_monte_carlo_em_takes_back_what_it_made_of_a_decoder_and_data_of_two_precisions(
+    tmp_path, monkeypatch, of_w, of_X
+):
+    with jax.enable_x64(True):
+        w = decoders.Linear(jnp.ones((2, 1), of_w), jnp.zeros(2, of_w), jnp.zeros((), of_w))
+        is_taken_back(w, datasets.curve(20, key=KEY).X.astype(of_X), None, tmp_path / "run.npz", monkeypatch)
+
+
+def test_monte_carlo_em_takes_back_several_chains_and_a_decoder_of_numpy_arrays(tmp_path, monkeypatch):
+    w, X = decoders.Linear(jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(())), datasets.curve(20, key=KEY).X
+    w = jax.tree.map(np.asarray, w)
+    chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=4, chains=3, key=KEY)
+    is_taken_back(w, X, chains, tmp_path / "run.npz", monkeypatch)
+
+
+def is_taken_back(w, X, chains, path, monkeypatch):
+    run = partial(mcmc.fit, w, X, chains, steps=2, M=4, burn_in=2, key=KEY, progress=False, checkpoint=path)
+    done = long_runs.numbers(run())
+    monkeypatch.setattr(mcmc.em, "mc_em_step", None)
+    assert same(long_runs.numbers(run()), done)
 
 
 def test_a_fingerprint_tells_numbers_shapes_and_precisions_apart(dtype):
