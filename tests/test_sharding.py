@@ -189,6 +189,13 @@ def test_a_nan_in_a_mapped_file_is_named_with_its_row(tmp_path):
         ppca.fit_all(np.load(tmp_path / "X.npy", mmap_mode="r"))
 
 
+def test_what_comes_of_a_mapped_file_has_the_sessions_precision(dtype, tmp_path):
+    np.save(tmp_path / "X.npy", np.random.default_rng(4).normal(size=(50, 3)))
+    spectrum = ppca.fit_all(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    made = [leaf.dtype for leaf in jax.tree.leaves((spectrum, spectrum.model(1))) if leaf is not spectrum.rank]
+    assert set(made) == {dtype}
+
+
 def test_every_other_function_takes_a_mapped_array_as_the_array_that_it_is(entry_errors, tmp_path):
     X = np.random.default_rng(2).normal(size=(20, 3)).astype("float32")
     np.save(tmp_path / "X.npy", X)

@@ -119,11 +119,12 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     Raises ValueError when X is no finite matrix of floats. Slide 5.
     """
     X = _validate.array("X", X, ("N", "D"), mapped=True)
-    N, D = X.shape
+    # The session's precision, which a mapped array, left as it is on disk, does not have by itself.
+    (N, D), dtype = X.shape, jax.dtypes.canonicalize_dtype(X.dtype)
     # In float64 always: squaring the data's spread into a covariance costs half of the digits.
     with jax.enable_x64(True):
         parts = by_inner_products(X) if N < D else by_covariance(*moments(X))
-        return _spectrum(*parts, N, D, X.dtype)
+        return _spectrum(*parts, N, D, dtype)
 
 
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
