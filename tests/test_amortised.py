@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -368,3 +370,10 @@ def test_where_there_is_no_quadrature_the_ladder_stands_on_draws():
         assert (jnp.abs(ladder.value["log p(x|w)"] - truth) < 5 * ladder.error["log p(x|w)"] + 1e-3).all()
         assert (jnp.abs(ladder.gap["Gaussian product"] - variational.factorised_gap(w)) < 0.1).all()
         assert (ladder.gap["encoder"] > 1).all()
+
+
+def test_ctrl_c_in_a_ladders_climb_ends_it_since_half_a_climb_would_pass_for_a_gap(monkeypatch):
+    w = network(jnp.float32)
+    monkeypatch.setattr(amortised.ladder, "fit_q", lambda *_, **__: SimpleNamespace(interrupted=True, q=None))
+    with pytest.raises(KeyboardInterrupt):
+        amortised.gap_ladder(w, mlp_encoder(jnp.float32, w), data_of(w, 3), **QUIET)

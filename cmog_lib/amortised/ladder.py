@@ -127,7 +127,10 @@ def _as_full(q: Gaussian) -> FullGaussian:
 
 def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) -> tuple[Any, Any, Any]:
     """The best q found for each datum, its bound and error: what the encoder told, where no climb got higher."""
-    climbed = fit_q(w, X, key=key, full=isinstance(told, FullGaussian), starts=starts, progress=progress).q
+    found = fit_q(w, X, key=key, full=isinstance(told, FullGaussian), starts=starts, progress=progress)
+    if found.interrupted:  # half a climb would pass for a gap
+        raise KeyboardInterrupt
+    climbed = found.q
     (value, error), (value_told, error_told) = (gaussian_bound(w, q, X, key=key) for q in (climbed, told))
     kept = value_told > value
 
