@@ -63,7 +63,7 @@ def keep(notebook: NotebookNode, client: NotebookClient, lecture: Path) -> None:
 
 def fingerprints(notebook: NotebookNode, files: Iterable[Path]) -> dict[str, str]:
     """What tells one state of the lecture's code, and of each file, from another."""
-    texts = {"code": "\n\n".join(cell.source for cell in code_cells(notebook)).encode()}
+    texts = {"code": json.dumps([cell.source for cell in code_cells(notebook)]).encode()}
     texts |= {file.as_posix(): (ROOT / file).read_bytes() if (ROOT / file).exists() else b"" for file in files}
     return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
 

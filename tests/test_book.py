@@ -62,6 +62,14 @@ def test_a_changed_sentence_costs_no_run_and_a_changed_module_does(lectures, mon
     assert execute.read(lectures[0]) is None
 
 
+def test_a_cell_that_is_split_at_an_empty_line_is_another_lecture(lectures):
+    notebook = nbformat.read(lectures[0], 4)
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in ("a = 1\n\nprint(a)", "b = 2")]
+    together = execute.fingerprints(notebook, [])
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in ("a = 1", "print(a)\n\nb = 2")]
+    assert execute.fingerprints(notebook, []) != together
+
+
 def test_a_lecture_that_fails_is_not_kept(lectures):
     change(lectures[0], 1, "1 / 0")
     with pytest.raises(Exception, match="ZeroDivisionError"):
