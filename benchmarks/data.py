@@ -23,7 +23,7 @@ def images() -> Any:
 
 def file(*parts: str) -> Path:
     """A file of the folder that CMOG_DATA_DIR names. Raises NotHere when there is none."""
-    path = Path(os.environ.get("CMOG_DATA_DIR", "."), *parts)
+    path = Path(os.environ.get("CMOG_DATA_DIR", "."), *parts).expanduser()
     if not path.is_file():
         raise NotHere(f"it needs {'/'.join(parts)} in the folder that CMOG_DATA_DIR names")
     return path

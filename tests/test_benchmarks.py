@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import growth, harness, report  # noqa: E402
+from benchmarks import data, growth, harness, report  # noqa: E402
 from benchmarks.report import placed  # noqa: E402
 
 
@@ -97,6 +97,16 @@ def test_a_row_has_what_the_harness_asks_for(name):
     assert row.OURS in row.CONTENDERS and len(row.CONTENDERS) > 1
     assert all(callable(part) for part in (row.prepare, row.load, row.judged, row.accuracy, *row.CONTENDERS.values()))
     assert isinstance(row.TITLE, str) and isinstance(row.UNIT, str)
+
+
+def test_data_are_looked_for_where_the_library_looks(tmp_path, monkeypatch):
+    (tmp_path / "oil.txt").write_text("1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("CMOG_DATA_DIR", "~")
+    assert data.file("oil.txt") == tmp_path / "oil.txt"
+    with pytest.raises(data.NotHere, match=r"it needs wine\.txt in the folder that CMOG_DATA_DIR names"):
+        data.file("wine.txt")
 
 
 def test_a_contender_has_the_threads_that_we_have(monkeypatch):
