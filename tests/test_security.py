@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,9 @@ def test_the_weekly_check_takes_the_newest_versions_and_asks_for_known_faults():
     # YAML reads the word `on` as true.
     assert len(workflow[True]["schedule"]) == 1 and workflow["permissions"] == {"contents": "read"}
     assert "--upgrade-strategy eager" in steps["newest"] and "requirements.txt" not in steps["newest"]
+    # All that the tests import: every extra.
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(re.search(r"\.\[([\w,]+)\]", steps["newest"])[1].split(",")) == set(extras)
     (deselected,) = re.findall(r"--deselect (\S+)::(\S+)", steps["newest"])
     assert f"def {deselected[1]}(" in (ROOT / deselected[0]).read_text(encoding="utf-8")
     assert "requirements.txt" in steps["known-faults"]
