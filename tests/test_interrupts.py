@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from test_datasets import serving
 
 from cmog_lib import _mnist, datasets, decoders, mcmc, optimise
 from cmog_lib.optimise.checkpoint import VERSION, Checkpoint, fingerprint
+from cmog_lib.optimise.interrupts import interruptible, look
 
 KEY = jax.random.key(0)
 # Processes that begin where the library is imported already, and nothing else has happened.
@@ -174,6 +176,46 @@ def test_a_killed_download_leaves_whole_files_or_none(sent, tmp_path, monkeypatc
         process.start()
         process.join()
     assert _mnist.checked(target, name) == content
+
+
+# What hears Ctrl-C.
+
+
+@pytest.fixture
+def pythons_own_ear():
+    """Ctrl-C as Python hears it, whoever listens while tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_first_ctrl_c_waits_until_it_is_looked_for_and_a_second_does_not(pythons_own_ear):
+    reached = []
+
+    @interruptible
+    def run(times):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+            reached.append(times)
+        look()
+        reached.append("past the look")
+
+    for times in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(times)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert reached == [1, 2]
+    run(0)
+    assert reached[-1] == "past the look"
+
+
+def test_who_listens_already_and_who_runs_in_another_thread_is_left_alone(pythons_own_ear):
+    heard = interruptible(lambda: signal.getsignal(signal.SIGINT))
+    assert heard() is not signal.default_int_handler
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(heard).result() is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert heard() == signal.SIG_IGN == signal.getsignal(signal.SIGINT)
 
 
 # The file itself.
