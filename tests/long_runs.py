@@ -89,5 +89,6 @@ def download(name: str, mirror: str, cache: Path, sha256: str) -> None:
     _mnist.MIRRORS, _mnist.SECURE, _mnist.SHA256[name] = (mirror,), (mirror,), sha256
     try:
         _mnist.content(name, download=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to be stopped but the process's own end
     except KeyboardInterrupt:
         sys.exit(2)
