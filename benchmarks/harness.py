@@ -16,6 +16,7 @@ Every process has the cores that this one has, and as many threads; `taskset -c 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -83,7 +84,8 @@ class Worker:
     def ask(self, seed: int) -> None:
         """One turn."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        print(seed, file=self.process.stdin, flush=True)
+        with contextlib.suppress(OSError):  # it has ended, as the next line will tell
+            print(seed, file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} gave no answer: its process ended with status {self.process.wait()}")
@@ -91,8 +93,10 @@ class Worker:
 
     def close(self) -> None:
         """The end of its input is the end of it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(OSError):  # what it was still to be told, and nobody is there to hear
+            self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
 

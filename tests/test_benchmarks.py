@@ -116,6 +116,17 @@ def test_a_contender_has_the_threads_that_we_have(monkeypatch):
     assert given["env"]["OMP_NUM_THREADS"] == str(harness.cores())
 
 
+def test_a_contender_whose_process_has_died_is_named_and_keeps_nobody_from_being_closed(monkeypatch):
+    monkeypatch.setattr(harness, "row_of", lambda _: types.SimpleNamespace())
+    worker = harness.Worker("no_such_row", "PyTorch, eager")
+    assert worker.process.wait() != 0
+    for seed in (0, 1):
+        with pytest.raises(RuntimeError, match="PyTorch, eager gave no answer: its process ended with status 1"):
+            worker.ask(seed)
+    worker.close()
+    assert worker.process.stdin.closed and worker.process.stdout.closed
+
+
 def test_a_vae_that_ends_elsewhere_is_not_compared():
     vae = harness.row_of("vae")
     bounds = {vae.OURS: 475.0, "near": 470.0, "below": 460.0, "above": 490.0}
