@@ -538,18 +538,6 @@ def test_every_public_function_has_its_row_and_every_argument_its_kind():
         assert set(arguments(row).values()) <= set(KINDS), name
 
 
-TABLE = [
-    (name, argument, fault)
-    for name, row in ROWS.items()
-    for argument, kind in arguments(row).items()
-    for fault in KINDS[kind].faults
-]
-
-
-def test_the_table_is_long():
-    assert len(TABLE) >= 150
-
-
 def refusal(name: str, changed: dict[str, Any]) -> str:
     """What the function says to good arguments of which some are changed; it must say no."""
     kinds = arguments(ROWS[name])
