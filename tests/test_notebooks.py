@@ -1,8 +1,8 @@
 """Every lecture runs from a fresh kernel, twice with the same printed numbers; its explorers, exercises and texts hold.
 
 The runs are made once a lecture and looked at from all sides. The first compiles everything, as a reader's does, and
-its time and memory go to run_times.json and memory.json in test-artifacts; what it compiled serves the second one and
-the browser's.
+its time and memory go to a file of its name in test-artifacts; what it compiled serves the second one and the
+browser's.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def run(lecture: Path, attempt: int) -> Run:
     length = len(notebook.cells)
     began = time.perf_counter()
     with running(notebook, lecture.parent, **(kept_in if attempt == 1 else taken_from)(compiled)) as client:
-        note(lecture.stem, "run_times.json", round(time.perf_counter() - began, 1), attempt)
+        note(lecture.stem, attempt, seconds=round(time.perf_counter() - began, 1))
         if attempt == 1:
             keep(notebook, client, lecture)  # the book shows it, and need not run it once more
 
@@ -90,7 +90,7 @@ def run(lecture: Path, attempt: int) -> Run:
             return client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
 
         memory = int(printed([ask(PEAK_MEMORY)]))
-        note(lecture.stem, "memory.json", memory, attempt)
+        note(lecture.stem, attempt, bytes=memory)
         report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
         report["failures"] += errors_in_widgets(client.widget_state)
         verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
@@ -103,11 +103,13 @@ def errors_in_widgets(widget_state: dict) -> list[str]:
     return [f"{output['ename']}: {output['evalue']}" for output in outputs if output.get("output_type") == "error"]
 
 
-def note(name: str, file: str, value: float, attempt: int) -> None:
-    path = ROOT / "test-artifacts" / file
+def note(name: str, attempt: int, **measured: float) -> None:
+    """Beside what was noted before; a file for each lecture, since several run at the same time."""
+    path = ROOT / "test-artifacts" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     noted = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**noted, f"{name}, run {attempt}": value}, indent=1))
+    new = {f"{what}, run {attempt}": value for what, value in measured.items()}
+    path.write_text(json.dumps(noted | new, indent=1))
 
 
 def printed(cells) -> str:
@@ -324,3 +326,12 @@ out
     with running(notebook, tmp_path) as client:
         assert all(output.output_type != "error" for output in notebook.cells[0].outputs)
         assert errors_in_widgets(client.widget_state) == ["ZeroDivisionError: division by zero"]
+
+
+def test_lectures_that_run_side_by_side_write_to_files_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("test_notebooks.ROOT", tmp_path)
+    note("one", 1, seconds=2.5)
+    note("two", 1, seconds=3.5)
+    note("one", 2, seconds=2.0)
+    noted = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "test-artifacts").iterdir()}
+    assert noted == {"one": {"seconds, run 1": 2.5, "seconds, run 2": 2.0}, "two": {"seconds, run 1": 3.5}}
