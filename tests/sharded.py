@@ -23,6 +23,24 @@ from cmog_lib import amortised, decoders, em, mcmc, model, ppca, quadrature, sha
 N, D = 64, 5
 
 
+class Watched(np.memmap):
+    """A mapped array that notes how many rows were asked of it at a time."""
+
+    read: list[int]
+
+    def __getitem__(self, rows):
+        found = np.asarray(self)[rows]
+        self.read.append(len(found))
+        return found
+
+
+def watched(path: Path) -> Watched:
+    """The file, mapped."""
+    mapped = np.load(path, mmap_mode="r").view(Watched)
+    mapped.read = []
+    return mapped
+
+
 def functions() -> dict:
     """Every function that meets many data, as one of the data alone."""
     key = jax.random.key(0)
@@ -79,11 +97,12 @@ def main(results: str, port: str = "", me: str = "") -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         print(sharding.gathered(sharding.shard(np.ones((N, D))).sum()))
         return
-    mapped = np.load(Path(results).parent / "X.npy", mmap_mode="r")
-    X, plain = sharding.shard(mapped), jnp.asarray(mapped)
-    holed = np.array(mapped)
+    mapped = watched(Path(results).parent / "X.npy")
+    X, read = sharding.shard(mapped), sum(mapped.read)
+    plain, holed = jnp.asarray(mapped), np.array(mapped)
     holed[41, 3] = np.nan  # which only one device holds
     found: dict = {"devices": mesh.devices.size, "refusal": refusal(holed), "uneven": refusal(holed[:61])}
+    found["rows read"] = read
     # Rows are dealt out still when a function has seen them: a table that was gathered would not scale.
     found["rows on a device"] = functions()["model.log_p_x_given_t_table"](X).addressable_shards[0].data.shape[0]
     for name, function in functions().items():

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sharded import watched
 
 from cmog_lib import amortised, decoders, optimise, ppca, quadrature, sharding
 
@@ -77,6 +78,11 @@ def test_eight_devices_get_the_numbers_of_one(found, name, processes):
 @pytest.mark.parametrize("processes", ["in one process", "in two"])
 def test_data_stay_where_they_are_dealt(found, processes):
     assert found[processes]["devices"] == 8 and found[processes]["rows on a device"] == 64 / 8
+
+
+@pytest.mark.parametrize(("processes", "share"), [("in one process", 64), ("in two", 32)])
+def test_of_a_mapped_file_each_process_reads_what_its_devices_hold(found, processes, share):
+    assert found[processes]["rows read"] == share
 
 
 @pytest.mark.parametrize("processes", ["in one process", "in two"])
@@ -241,7 +247,9 @@ def test_a_vae_learns_from_a_mapped_array_what_it_learns_from_a_loaded_one(tmp_p
     w = decoders.start_at(decoders.MLP(1, 6, width=16, depth=1, key=jax.random.key(0)), jnp.asarray(X))
     encoder = amortised.encoders.MLP(6, 1, width=16, depth=1, key=jax.random.key(1))
     options = {"steps": 600, "batch_size": 16, "chunk": 50, "key": jax.random.key(2), "progress": False}
-    mapped = amortised.fit(w, encoder, np.load(tmp_path / "X.npy", mmap_mode="r"), **options)
+    file = watched(tmp_path / "X.npy")
+    mapped = amortised.fit(w, encoder, file, **options)
+    assert file.read == [16 * 50] * (600 // 50), "no more than the batches of one chunk at a time"
     loaded = amortised.fit(w, encoder, jnp.asarray(X), **options)
     ends = [run.trace[-100:].mean() for run in (mapped, loaded)]
     assert loaded.trace[:20].mean() + 2 < ends[1]
