@@ -240,6 +240,18 @@ def test_a_run_may_be_made_longer_and_one_that_is_done_is_not_run_again(tmp_path
         climb(path, 15)
 
 
+def test_a_run_on_pieces_goes_on_at_the_piece_where_it_stopped(tmp_path):
+    def run(steps, path=None):
+        pieces = iter([jnp.full(2, value) for value in (1.0, 2.0, 4.0, 8.0)])
+        options = {"key": KEY, "chunk": 5, "progress": False, "checkpoint": path}
+        return optimise.ascend(long_runs.bowl, jnp.zeros(2), pieces, steps=steps, **options)
+
+    whole = run(20)
+    run(10, tmp_path / "run.npz")
+    longer = run(20, tmp_path / "run.npz")
+    assert np.array_equal(longer.trace, whole.trace) and np.array_equal(longer.w, whole.w)
+
+
 @pytest.mark.parametrize(
     "change", [{"target": 2.0}, {"key": jax.random.key(1)}, {"learning_rate": 0.1}], ids=["data", "key", "rate"]
 )
