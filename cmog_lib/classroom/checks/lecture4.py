@@ -167,7 +167,7 @@ kl = Exercise(
             _kl(log_q, log_joint) / len(log_q)
         ),
     },
-    praise="Right. Add it to exercise 2: the sum does not depend on q.",
+    praise="Right. Add it to the bound of exercise 1: the sum does not depend on q.",
 )
 
 
