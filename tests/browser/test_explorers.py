@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from driver import drive_explorer, drive_notebook, opened
 from lab_server import REPOSITORY, Lab, running_lab
 from playwright.sync_api import Browser
@@ -54,17 +53,6 @@ def draw(n):
         raise ZeroDivisionError("there is no <b>second</b> one")
     return curve(n * x, f"n = {n}")
 explore(draw, label="Failing", n=range(3))
-"""
-
-
-# What else the lectures show that is ours: verdicts of checkers, and a table.
-WORDS = """
-from IPython.display import display
-from cmog_lib.classroom.checks import Verdict
-from cmog_lib.classroom.tables import Measured, table
-for status in ("passed", "mistake", "wrong", "open"):
-    display(Verdict(status, "One sentence names it. Another says where to look."))
-table("Nats from the truth", ["method", "nats", "seconds"], [("quadrature", "0.0", Measured("1.5"))])
 """
 
 
@@ -116,19 +104,6 @@ def test_explorers_are_readable_on_a_dark_page_and_on_a_narrow_one(
                     words = root.locator(".cmog-label").first
                     colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\d.]+/g).map(Number)")
                     assert min(colour[:3]) > 150, f"words in {colour} on a dark page"
-
-
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_axe_finds_no_wrong_name_or_role_in_jupyterlab(browser: Browser, tmp_path: Path, theme: str) -> None:
-    # Names and roles: of contrast its rule measures nothing inside of JupyterLab, and lets pale words pass.
-    with running_lab(tmp_path, theme=f"JupyterLab {theme}") as lab:
-        path = notebook(lab.folder, "axe.ipynb", ONE, TWO, PAD, LIVE, FAILING, WORDS)
-        with opened(browser, lab, path) as page:
-            assert page.locator(".cmog").count() == 5 and page.locator(".jp-OutputArea-output table").count() == 1
-            only = {"include": [[".jp-OutputArea-output"]]}
-            violations = Axe().run(page, only, {"resultTypes": ["violations"]}).response["violations"]
-            serious = [each for each in violations if each["impact"] in ("serious", "critical")]
-            assert [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious] == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
