@@ -57,14 +57,15 @@ lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a toke
 	    $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
 # What has run is kept in build/executed until the lecture's code, or a module that it uses, has changed.
-book: $(STAMP) ## build the book into build/book: runs the lectures that have changed, minutes each
+book: $(STAMP) ## build the book and its slides into build/book: runs the lectures that have changed, minutes each
 	@$(RUN) book.execute
 	@$(RUN) book.build
+	@$(RUN) book.slides
 
 book-serve: book ## build it and show it, to this machine only; ARGS=9999 chooses the port
 	@exec $(RUN) http.server --bind 127.0.0.1 --directory build/book $(ARGS)
 
-slides: $(STAMP) ## the lectures as slides, in build/slides: open index.html there
+slides: $(STAMP) ## the slides of the book alone, in build/book/slides: open index.html there
 	@$(RUN) book.execute
 	@$(RUN) book.slides
 

@@ -40,7 +40,8 @@ def main() -> None:
     # Sphinx takes nothing away: pages without a source, pictures that no page shows, code pages of older settings.
     shutil.rmtree(BOOK / "_modules", ignore_errors=True)
     for path in [*SOURCE.rglob("*"), *BOOK.rglob("*.html"), *(BOOK / "_static" / "pictures").glob("*")]:
-        if path.is_file() and path not in written | made and path.name not in shown:
+        of_slides = path.parent == BOOK / "slides"
+        if path.is_file() and path not in written | made and path.name not in shown and not of_slides:
             path.unlink()
     command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
     command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]

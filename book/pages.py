@@ -150,11 +150,12 @@ def _toctree(names: Iterable[str]) -> list[str]:
 
 
 def run_it(lecture: Lecture, binder: str) -> str:
-    """The ways from the page to a kernel."""
+    """The ways from the page to a kernel, and to the lecturer's desk."""
     return (
-        '<nav class="run-it" aria-label="Run this lecture"><span>Run it:</span> '
+        '<nav class="run-it" aria-label="Run or present this lecture"><span>Run it:</span> '
         f'<a href="{html.escape(lecture.colab)}">in Colab</a> <a href="{html.escape(binder)}">on Binder</a> '
-        f'<a href="{address()}#start">on your machine, <code>make lab</code></a></nav>'
+        f'<a href="{address()}#start">on your machine, <code>make lab</code></a>'
+        f' <span>Present it:</span> <a href="../slides/{lecture.name}.html">as slides</a></nav>'
     )
 
 

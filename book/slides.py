@@ -1,4 +1,4 @@
-"""The lectures as slides: nbconvert's reveal.js, everything local, into build/slides.
+"""The lectures as slides: nbconvert's reveal.js, everything local, into a folder of the book that also stands alone.
 
 What is shown is chosen by what a cell is, so that a changed lecture has changed slides: a heading begins a slide, texts
 go on below it, explorers stand alone; hints, set-up and long print-outs stay in the lecture. Of code only the exercises
@@ -19,11 +19,11 @@ from nbconvert.exporters import SlidesExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from book.build import WIDGET, with_files, write
+from book.build import BOOK, WIDGET, with_files, write
 from book.course import lectures
 from book.execute import LECTURES, ROOT, read
 
-SLIDES = ROOT / "build" / "slides"
+SLIDES = BOOK / "slides"
 # How many pixels stand on one slide before the next cell begins another; what is a little too much is shown smaller.
 ROOM = 860
 LINES_OF_CODE, LINES_OF_PRINT = 38, 8
@@ -40,12 +40,18 @@ def main() -> None:
         extra_template_basedirs=[str(ROOT / "docs")],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
+        exclude_anchor_links=True,
         reveal_url_prefix="reveal",
         reveal_theme="white",
     )
+    shown = set()
     for name, notebook in notebooks.items():
         page, _ = exporter.from_notebook_node(on_slides(notebook), {"metadata": {"name": name}})
         write(SLIDES / f"{name}.html", page.encode())
+        shown |= set(re.findall(r"pictures/([\w.]+)", page))
+    for picture in (SLIDES / "pictures").iterdir():
+        if picture.name not in shown:
+            picture.unlink()
     write(SLIDES / "index.html", contents().encode())
     copy_scripts()
     print(f"slides: {SLIDES.relative_to(ROOT)}/index.html")

@@ -33,9 +33,9 @@ class Site:
     at: str = ""
 
     def pages(self) -> list[str]:
-        """Every page, as an address below the site's."""
+        """Every page, as an address below the site's; slides have a test of their own."""
         names = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
-        return sorted(name for name in names if not name.startswith("_static/"))
+        return sorted(name for name in names if not name.startswith(("_static/", "slides/")))
 
     @contextmanager
     def window(self, browser: Browser, width: int = 1280, height: int = 900, **context: str) -> Iterator[Page]:
@@ -79,13 +79,14 @@ def served(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def built(module: str, folder: str) -> Iterator[Site]:
-    """What `module` makes of the lectures, served. Only CI, where they have just run, runs lectures for it."""
+def built(folder: str, *modules: str) -> Iterator[Site]:
+    """What `modules` make of the lectures, served. Only CI, where they have just run, runs lectures for it."""
     if any(read(lecture) is None for lecture in LECTURES):
         if not os.environ.get("CI"):
             missing("the lectures have changed since they ran last: make book, which takes minutes, then this")
         subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=True)
-    subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=True)
+    for module in modules:
+        subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=True)
     with served(REPOSITORY / "build" / folder) as site:
         yield site
 

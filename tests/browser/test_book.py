@@ -23,7 +23,7 @@ KINDS += ["_modules/cmog_lib/quadrature", "lectures/index", *(f"lectures/{lectur
 @pytest.fixture(scope="session")
 def book(browser: Browser) -> Iterator[Site]:
     """The book of the lectures and texts as they are now."""
-    with built("book.build", "book") as site:
+    with built("book", "book.build", "book.slides") as site:
         yield site
 
 
@@ -109,12 +109,19 @@ def test_nothing_is_wider_than_a_telephone(book: Site, browser: Browser, artifac
     assert wide == []
 
 
-def test_the_formula_sheet_prints_on_one_page(book: Site, browser: Browser, artifacts: Path) -> None:
+def test_the_formula_sheet_prints_on_one_page_in_letters_of_8_points_at_least(
+    book: Site, browser: Browser, artifacts: Path
+) -> None:
     with book.window(browser) as page:
         book.visit(page, "formulas.html")
         printed = page.pdf(format="A4", print_background=True)
+        page.emulate_media(media="print")
+        letters = page.locator(".sheet :is(p, li, code, mjx-container)").evaluate_all(
+            "(nodes) => nodes.map((node) => parseFloat(getComputedStyle(node).fontSize))"
+        )
     (artifacts / "formulas.pdf").write_bytes(printed)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+    assert len(letters) > 100 and min(letters) >= 8 * 96 / 72, "a pixel is 1/96 of an inch, a point 1/72"
 
 
 @pytest.mark.parametrize(("motion", "moves"), [("reduce", False), ("no-preference", True)])

@@ -33,7 +33,7 @@ MEASURE = """
 @pytest.fixture(scope="session")
 def slides(browser: Browser) -> Iterator[Site]:
     """The slides of the lectures as they are now."""
-    with built("book.slides", "slides") as site:
+    with built("book/slides", "book.slides") as site:
         yield site
 
 
