@@ -156,6 +156,7 @@ def run_it(lecture: Lecture, binder: str) -> str:
         f'<a href="{html.escape(lecture.colab)}">in Colab</a> <a href="{html.escape(binder)}">on Binder</a> '
         f'<a href="{address()}#start">on your machine, <code>make lab</code></a>'
         f' <span>Present it:</span> <a href="../slides/{lecture.name}.html">as slides</a></nav>'
+        '<p class="turn-it">Pictures are made for a wide window: turn the telephone to read what is in them.</p>'
     )
 
 
