@@ -22,6 +22,8 @@ import pytest
 from compiled import FOLDER, kept_in, taken_from
 from needs import mnist_folder
 
+from book import course
+from book.build import WIDGET
 from book.execute import LECTURES, code_cells, keep, running
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +122,7 @@ def printed(cells) -> str:
             if output.output_type == "stream" and output.name == "stdout":
                 text += output.text  # one print may arrive in several pieces
             data = output.get("data", {})
-            if "application/vnd.jupyter.widget-view+json" not in data:
+            if WIDGET not in data:
                 shown = data.get("text/html") or data.get("text/plain", "")
                 text += re.sub(r"<td class='measured'>.*?</td>|base64,[^\"]*", "", shown)
         text += "\n"
@@ -164,6 +166,29 @@ def test_its_first_picture_comes_within_five_seconds_of_the_imports(lecture):
     pictured = list(map(shows_a_picture, cells))
     waited = map(seconds, cells[2 : pictured.index(True) + 1])
     assert sum(waited) < 2 * 5, "machines are noisy, so twice as long fails"
+
+
+def shows_a_bar(cell) -> bool:
+    """A notebook keeps the first look of each progress bar."""
+    shown = [output.get("data", {}) for output in cell.outputs]
+    return any(WIDGET in data and "%|" in data.get("text/plain", "") for data in shown)
+
+
+@lectures
+def test_what_takes_long_shows_a_bar_or_the_text_before_says_how_long(lecture):
+    cells = run(lecture, 1).cells
+    took = {k: seconds(cell) for k, cell in enumerate(cells) if cell.cell_type == "code"}
+    # A busy machine is slow in all cells alike: seconds as on the one whose run time the README states.
+    stated = next(each.runs_in for each in course.lectures() if each.name == lecture.stem)
+    usual = {k: s * float(stated.removesuffix(" s")) / sum(took.values()) for k, s in took.items()}
+    assert max(usual.values()) > 3, "nothing takes long: the times are not those of a first run"
+    unsaid = []
+    for k, s in usual.items():
+        before = next((cell.source for cell in cells[k - 1 :: -1] if cell.cell_type == "markdown"), "")
+        said = re.search(r"about \d+ s\b", before) or "style.begin(" in cells[k].source  # the head says it of all
+        if s > 2 * 3 and not shows_a_bar(cells[k]) and not said:
+            unsaid.append(f"{s:.0f} s: {cells[k].source[:60]!r}")
+    assert unsaid == [], "machines are noisy, so what takes 3 s may take twice as long"
 
 
 @lectures
@@ -237,7 +262,7 @@ def test_every_figure_has_a_text_for_those_who_do_not_see_it(lecture):
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             assert "image/png" not in data, f"a figure without alt text: {cell.source[:60]!r}"
-            if "<img" in data.get("text/html", "") and "application/vnd.jupyter.widget-view+json" not in data:
+            if "<img" in data.get("text/html", "") and WIDGET not in data:
                 assert len(re.search(r'alt="([^"]*)"', data["text/html"]).group(1)) > 20
 
 
