@@ -20,7 +20,10 @@ MEASURE = """
   const slide = Reveal.getCurrentSlide();
   const boxes = [...slide.querySelectorAll("*")].filter((node) => !node.closest("mjx-assistive-mml, svg, .cmog-spoken"))
     .map((node) => node.getBoundingClientRect()).filter((box) => box.width && box.height);
+  const spilt = [...slide.querySelectorAll(".cmog-row > *")].filter((part) =>
+    part.getBoundingClientRect().right > part.parentNode.getBoundingClientRect().right + 1);
   return {
+    spilt: spilt.length,
     zoom: Number(slide.dataset.fitted),
     right: Math.max(...boxes.map((box) => box.right)),
     bottom: Math.max(...boxes.map((box) => box.bottom)),
@@ -54,7 +57,7 @@ def test_no_slide_is_overfull_and_every_explorer_on_them_moves(
         slides.visit(page, f"{lecture.stem}.html")
         for number in each_slide(page):
             found = page.evaluate(MEASURE)
-            if found["right"] > 1280 or found["bottom"] > 720 or found["zoom"] < SMALLEST:
+            if found["right"] > 1280 or found["bottom"] > 720 or found["zoom"] < SMALLEST or found["spilt"]:
                 overfull.append((number, found))
             page.screenshot(path=artifacts / f"slide-{lecture.stem[:2]}-{number:02d}.png")
             for explorer in page.locator("section.present:not(.stack) .cmog").all():
