@@ -140,5 +140,6 @@ def shortfalls(ax: Axes, lines: Mapping[int, ArrayLike]) -> None:
         below = np.asarray(values)
         ax.plot(np.arange(1, len(below)), below[1:], marker=marker, ms=4, lw=1.4, label=f"M = {M}")
     ax.set(yscale="log", xlabel="iteration", title="nats per image below the maximum")
+    ax.locator_params(axis="x", integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     ax.grid(alpha=0.25)

@@ -133,6 +133,7 @@ def staircase(
     ax.plot(x, below, color=style.BOUND, marker="s", ms=6, ls="--", label=r"$\mathcal{L}(w, q)$")
     ax.plot(x[-1:].repeat(2), [below[-1], above[-1]], color="black", lw=1)
     ax.set(title="nats per datum", xlabel="half-steps", xlim=(-0.5, steps - 0.5))
+    ax.locator_params(axis="x", integer=True)
     ax.set_ylim(lowest - 0.1, maximum + 0.1 * (maximum - lowest))
     ax.legend(loc="lower right")
     ax.grid(alpha=0.25)
