@@ -31,6 +31,12 @@ def test_no_link_inside_the_book_is_dead(book: Site) -> None:
     assert dead_links(book.folder) == []
 
 
+def test_every_lecture_leads_to_its_slides(book: Site) -> None:
+    pages = {lecture.stem: book.folder / "lectures" / f"{lecture.stem}.html" for lecture in LECTURES}
+    leads = {name: Links(page.read_text(encoding="utf-8")).targets for name, page in pages.items()}
+    assert all(f"../slides/{name}.html" in targets for name, targets in leads.items())
+
+
 def test_every_picture_has_words(book: Site) -> None:
     wordless = {name: Links((book.folder / name).read_text(encoding="utf-8")).wordless for name in book.pages()}
     assert {name: pictures for name, pictures in wordless.items() if pictures} == {}
