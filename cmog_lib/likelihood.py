@@ -94,7 +94,7 @@ class _Problem(eqx.Module):
     X: Float[Array, "N D"]
     centres: Float[Array, "S d"]
     side: Float[Array, ""]
-    batch_size: int = eqx.field(static=True)
+    batch_size: int
 
 
 def _mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:

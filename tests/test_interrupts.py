@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 from test_datasets import serving
 
-from cmog_lib import _mnist, datasets, decoders, mcmc, optimise
+from cmog_lib import _mnist, amortised, datasets, decoders, mcmc, optimise
 from cmog_lib.optimise.checkpoint import VERSION, Checkpoint, fingerprint
 from cmog_lib.optimise.interrupts import interruptible, look
 
@@ -262,6 +262,52 @@ def test_the_checkpoint_of_another_run_is_refused_by_name(tmp_path, change):
     with pytest.raises(ValueError, match=f"^checkpoint must be .*{re.escape(str(path))}.*, one of another run"):
         climb(path, **change)
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """A VAE's run on a file of rows, as (path of the file, the run): 60 steps with a piece of 40 rows for each 5."""
+    np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(200, 2)).astype("float32"))
+    w = decoders.MLP(1, 2, width=4, depth=1, key=KEY)
+    encoder = amortised.encoders.MLP(2, 1, width=4, depth=1, key=KEY)
+
+    def run(steps, **options):
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+        options = {"key": KEY, "batch_size": 8, "chunk": 5, "progress": False} | options
+        return amortised.fit(w, encoder, X, steps=steps, **options)
+
+    return tmp_path / "X.npy", run
+
+
+def test_a_run_on_a_mapped_file_goes_on_with_the_pieces_that_it_would_have_had(mapped, tmp_path):
+    _, run = mapped
+    path, whole = tmp_path / "run.npz", run(60)
+    run(25, checkpoint=path)
+    assert same(long_runs.numbers(run(60, checkpoint=path)), long_runs.numbers(whole))
+
+
+CHANGED = {
+    "other rows": lambda X: X[::-1],
+    "one row more": lambda X: np.concatenate([X, X[:1]]),
+    "another precision": lambda X: X.astype("float16"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_checkpoint_of_a_run_on_another_mapped_file_is_refused_by_name(mapped, tmp_path, name):
+    (file, run), path = mapped, tmp_path / "run.npz"
+    run(5, checkpoint=path)
+    np.save(file, CHANGED[name](np.load(file)))
+    with pytest.raises(ValueError, match=f"^checkpoint must be .*{re.escape(str(path))}.*, one of another run"):
+        run(10, checkpoint=path)
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 4}, {"M": 2}, {"chunk": 10}], ids=lambda change: next(iter(change)))
+def test_the_checkpoint_of_a_run_with_other_batches_is_refused_by_name(mapped, tmp_path, change):
+    (_, run), path = mapped, tmp_path / "run.npz"
+    run(5, checkpoint=path)
+    with pytest.raises(ValueError, match="one of another run: other data, another key, batch, start or optimiser"):
+        run(10, checkpoint=path, **change)
 
 
 class Malicious:

@@ -131,8 +131,8 @@ class Problem(eqx.Module):
 
     X: Float[Array, "N D"]
     w: Any
-    batch_size: int = eqx.field(static=True)
-    M: int = eqx.field(static=True)
+    batch_size: int
+    M: int
 
 
 def _mean_bound_of_batch(moved: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:

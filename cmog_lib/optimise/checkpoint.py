@@ -62,7 +62,7 @@ class Checkpoint:
         manifest, arrays = self._read()
         for what, ours in (("format", FORMAT), ("version", VERSION), ("run", self.run)):
             if manifest.get(what) != ours:
-                other = "run: other data, another key, start or optimiser" if what == "run" else what
+                other = "run: other data, another key, batch, start or optimiser" if what == "run" else what
                 self._refuse(f"one of another {other} (its {what} is {manifest.get(what)!r}, not {ours!r})")
         step = manifest.get("step")
         if not isinstance(step, int) or step < 1 or manifest.get("arrays") != _said(arrays):

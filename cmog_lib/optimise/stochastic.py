@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ def ascend(
     optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
     checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
-    ends at the numbers of a run that was never stopped. (Of an iterator nobody can tell whether it is the same.)
+    ends at the numbers of a run that was never stopped. Data are told from others by all their numbers, an iterator
+    from another by its first element and by `chunk`.
     Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
     for any argument that is no such thing, and for a checkpoint that is damaged or of another run.
     """
@@ -61,7 +62,11 @@ def ascend(
     reached: tuple[Any, list[np.ndarray]] = ((parameters, state, jnp.asarray(-1)), [np.zeros(0)])
     done, file, streamed = 0, None, isinstance(data, Iterator)
     if checkpoint is not None:
-        start, file = reached[0], Checkpoint(checkpoint, key, None if streamed else data, rest, reached[0])
+        start, seen = reached[0], [data]
+        if streamed:  # a piece is a sample of rows, drawn by a key: of other data it is another
+            seen = list(islice(data, 1))
+            data = chain(seen, data)
+        file = Checkpoint(checkpoint, key, seen, chunk if streamed else None, rest, start)
         if found := file.load(lambda step: (start, [np.zeros(step)])):
             done, reached = found
             _validate.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
