@@ -17,6 +17,7 @@ from cmog_lib import _nodes, _validate
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import Weighted
+from cmog_lib.sharding import by_process, gathered
 
 TABLE_ENTRIES = 2**23  # how many numbers of the table log p(x_i|t_k,w) exist at a time
 
@@ -101,7 +102,7 @@ class Exact:
     """log p(x_i|w) with a bound on its error, both [N], in nats and in double precision whatever the session's is.
 
     error: what the last halving of the cells, or every second cell left out, changed, with rounding; inf where the
-    sum had not settled. evaluations: how many latents were decoded.
+    sum had not settled. evaluations: how many latents this process decoded.
     """
 
     log_p_x: Float[np.ndarray, "N"]
@@ -112,7 +113,7 @@ class Exact:
     def posterior(self, i: int) -> Weighted:
         """p(t|x_i,w) on the cells that the i-th datum ended with: t [S, d], log_weight [S]. Computed when asked for.
 
-        i: which datum, from 0. Raises ValueError when there is no such datum.
+        i: which datum, from 0; over hosts every process must ask. Raises ValueError when there is no such datum.
         """
         t, log_weight = self._cells_of(_validate.count("i", i, 0, len(self.log_p_x) - 1))
         return Weighted(jnp.asarray(t), jnp.asarray(log_weight))
@@ -146,20 +147,26 @@ def exact(
     if not 1e-10 <= tolerance <= 0.5:
         raise ValueError(f"tolerance must be from 1e-10 to 0.5 nats, got {tolerance}")
     with jax.enable_x64(True):
-        _validate.array("X", X, ("N", w.data_dim))
-        data, double = np.asarray(X, np.float64), as_module(_doubled(as_module(w)))
-        log_p_x, error, evaluations, _ = _refine.settle(double, data, tolerance, max_cells)
+        X, double, evaluations = _validate.array("X", X, ("N", w.data_dim)), as_module(_doubled(as_module(w))), 0
+
+        def settled(rows: np.ndarray) -> np.ndarray:
+            nonlocal evaluations
+            log_p_x, error, evaluations, _ = _refine.settle(double, rows.astype(float), tolerance, max_cells)
+            return np.stack([log_p_x, error], axis=1)
+
+        log_p_x, error = by_process(settled, X).T
 
     def cells_of(i: int) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            *_, cells = _refine.settle(double, data[i : i + 1], tolerance, max_cells)
+            row = gathered(X[i : i + 1]).astype(float)
+            *_, cells = _refine.settle(double, row, tolerance, max_cells)
         return cells
 
     missed = ~(error <= tolerance)
     if missed.any():
         worst = int(np.argmax(error))
         warnings.warn(
-            f"exact did not reach tolerance={tolerance:g} for {missed.sum()} of {len(data)} data; the worst is"
+            f"exact did not reach tolerance={tolerance:g} for {missed.sum()} of {len(X)} data; the worst is"
             f" X[{worst}] with error {error[worst]:.2g}. Raise max_cells (now {max_cells}) or the tolerance; where the"
             f" error is inf, the decoder turns too fast or its sigma is too small for these cells",
             RuntimeWarning,
@@ -204,7 +211,8 @@ def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
 
 
 def _doubled(w: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(np.float64) if eqx.is_inexact_array(leaf) else leaf, w)
+    # Through this process's own memory: what was learned from data over hosts lies on the devices of all.
+    return jax.tree.map(lambda leaf: jnp.asarray(gathered(leaf), float) if eqx.is_inexact_array(leaf) else leaf, w)
 
 
 def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:

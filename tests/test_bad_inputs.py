@@ -441,6 +441,7 @@ ROWS = {
     "quadrature.log_p_x": "w X nodes",
     "quadrature.monte_carlo": "latent_dim:n M:n key",
     "quadrature.posterior": "w X nodes",
+    "sharding.by_process": "function X:streamed-X",
     "sharding.gathered": "",
     "sharding.mesh": "",
     "sharding.shard": "X:streamed-X over",

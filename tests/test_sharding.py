@@ -122,6 +122,12 @@ def test_rows_that_the_devices_cannot_share_are_refused(found, processes):
     assert said == "X must have a number of rows that 8 devices can share evenly, got 61: take X[:56]"
 
 
+def test_what_a_process_works_out_by_itself_needs_whole_rows(found):
+    assert found["in one process"]["not by rows"] == "(64, 8)"
+    said = str(found["in two"]["not by rows"])
+    assert said.startswith("X must be dealt out by rows, as shard does it, got NamedSharding(")
+
+
 def test_one_device_is_a_mesh_too(dtype):
     X = np.arange(12.0).reshape(6, 2)
     dealt = sharding.shard(X)
