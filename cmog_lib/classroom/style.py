@@ -7,6 +7,7 @@ import html
 import importlib.metadata
 import inspect
 import io
+import os
 import platform
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -58,7 +59,17 @@ matplotlib.rcParams.update(
 
 
 def begin(*, x64: bool) -> None:
-    """Print what a lecture ran on, and choose its precision: float64 if `x64`, else float32."""
+    """Print what a lecture ran on, and choose its precision: float64 if `x64`, else float32.
+
+    From here on XLA computes with two threads and BLAS with one, however many cores there are: in another number of
+    shares a sum is added up in another order, and a training run or a chain ends elsewhere. Compilation, where most of
+    a lecture's time goes, has all cores. NPROC, in the environment, says otherwise.
+    """
+    import scipy.linalg  # noqa: F401 (whose BLAS JAX calls; it must be there to be told)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    os.environ.setdefault("NPROC", "2")  # read by XLA when it starts, at the first array
+    threadpool_limits(1, "blas")
     resume.watch()
     jax.config.update("jax_enable_x64", x64)
     packages = " · ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cmog_lib", "jax", "matplotlib"))
