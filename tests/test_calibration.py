@@ -205,3 +205,64 @@ def test_the_bounds_of_coordinate_ascent_and_of_an_encoder_are_below_log_p_x(see
     encoder = amortised.encoders.MLP(D, 2, width=8, depth=1, key=key)
     values = [by_encoder(w, encoder, X, jax.random.split(k, N)) for k in jax.random.split(key, 8)]
     assert excess(np.stack(values, axis=1), truth) < 4
+
+
+# Bounds at the end of a search: q or w have been pushed up along noise, and what they reached is still no more.
+
+
+def mean_excess(value, weights, truth):
+    """How many standard errors a mean of N bounds is above the mean truth, where one draw each is as noisy as these."""
+    weights = np.asarray(weights, np.float64)
+    error = np.sqrt((weights.var(axis=1, ddof=1) / weights.shape[1]).sum()) / len(weights)
+    return (value - truth.mean() - 1e-3 - 1e-5 * np.abs(truth).max()) / (error + 1e-12)
+
+
+@few
+@given(**shapes)
+@pytest.mark.parametrize(("kind", "d", "full"), [("Linear", 2, True), ("MLP", 1, False)])
+def test_the_bound_of_a_q_found_by_gradients_is_below_log_p_x(kind, d, full, seed, scale, sigma, width):
+    w, X, truth, _, key = drawn(kind, d, seed, scale, sigma, width)
+    found = variational.fit_q(w, X, key=key, full=full, starts=2, steps=60, draws=M, progress=False)
+    # By draws of its own, and by others that have chosen nothing.
+    within = 5.5 * np.asarray(found.error) + 1e-3 + 1e-5 * np.abs(truth)
+    assert (np.asarray(found.bound) <= truth + within).all()
+    assert excess(weights_of(w, found.q, X, jax.random.fold_in(key, 1)), truth) < 4
+
+
+def exactly(w, X):
+    """log p(x|w) as it is, where a w that has learned from few data has made some hard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = quadrature.exact(w, X, tolerance=1e-3)
+    return found.log_p_x + np.where(np.isfinite(found.error), found.error, 0)
+
+
+@few
+@given(**shapes)
+@models
+def test_the_bound_that_variational_em_ends_with_is_below_log_p_x_of_the_w_that_it_found(
+    kind, seed, scale, sigma, width
+):
+    w, X, _, _, key = drawn(kind, 1, seed, scale, sigma, width)
+    run = variational.fit(w, X, steps=2, e_steps=20, m_steps=20, key=key, progress=False)
+    truth, weights = exactly(run.w, X), weights_of(run.w, run.q, X, jax.random.fold_in(key, 1))
+    assert mean_excess(run.bound[-1], weights[:, : variational.em.COMMON], truth) < 4
+    assert excess(weights, truth) < 4
+
+
+@settings(max_examples=4, deadline=None)
+@given(**shapes)
+def test_the_bound_that_a_vae_has_learned_and_every_rung_of_its_ladder_are_below_log_p_x(seed, scale, sigma, width):
+    w, X, _, _, key = drawn("MLP", 2, seed, scale, sigma, width)
+    encoder = amortised.encoders.MLP(D, 2, width=8, depth=1, key=key)
+    run = amortised.fit(w, encoder, X, steps=100, batch_size=N, learning_rate=1e-2, key=key, progress=False)
+    truth = exactly(run.w, X)
+    values = [by_encoder(run.w, run.encoder, X, jax.random.split(k, N)) for k in jax.random.split(key, 8)]
+    assert excess(np.stack(values, axis=1), truth) < 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ladder = amortised.gap_ladder(run.w, run.encoder, X, key=key, starts=1, n=60, progress=False)
+    rounding = 1e-3 + 1e-5 * np.abs(truth)
+    for rung, value in ladder.value.items():
+        assert (value <= truth + 2 * ladder.error[rung] + rounding).all(), rung
+    assert (ladder.value["encoder"] <= ladder.value["Gaussian product"]).all()
