@@ -123,8 +123,8 @@ def test_labels_values_sentences_errors_and_pads_stay_text(live):
 # Outside the library.
 
 
-def test_the_weekly_check_takes_the_newest_versions_and_asks_for_known_faults():
-    workflow = yaml.safe_load((ROOT / ".github/workflows/newest.yml").read_text(encoding="utf-8"))
+def test_the_weekly_check_takes_the_newest_versions_asks_for_known_faults_and_runs_the_weekly_tests():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8"))
     steps = {job: " ".join(step.get("run", "") for step in of["steps"]) for job, of in workflow["jobs"].items()}
     # YAML reads the word `on` as true.
     assert len(workflow[True]["schedule"]) == 1 and workflow["permissions"] == {"contents": "read"}
@@ -135,3 +135,5 @@ def test_the_weekly_check_takes_the_newest_versions_and_asks_for_known_faults():
     (deselected,) = re.findall(r"--deselect (\S+)::(\S+)", steps["newest"])
     assert f"def {deselected[1]}(" in (ROOT / deselected[0]).read_text(encoding="utf-8")
     assert {"requirements.txt", "--strict"} <= set(steps["known-faults"].split())
+    # What a push does not wait for is not lost.
+    assert "mnist(split, download=True)" in steps["mnist"] and 'make test ARGS="-m weekly' in steps["mnist"]
