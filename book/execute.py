@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ROOT / "build" / "executed"
@@ -40,11 +42,23 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 def running(notebook: NotebookNode, folder: Path, **environment: str) -> Iterator[NotebookClient]:
     """A fresh kernel that has run the notebook, with no road to a network; it lives until the block ends."""
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
-    with client.setup_kernel(env={**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu", **nowhere, **environment}):
-        for k, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, k)
-        yield client
+    here = {"metadata": {"path": str(folder)}}
+    with TemporaryDirectory() as sockets:
+        client = NotebookClient(notebook, timeout=900, resources=here, config=without_ports(Path(sockets)))
+        with client.setup_kernel(
+            env={**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu", **nowhere, **environment}
+        ):
+            for k, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, k)
+            yield client
+
+
+def without_ports(folder: Path) -> Config:
+    """A kernel that is talked to through files of this folder, which nobody else on the machine can listen to."""
+    config = Config()
+    if sys.platform != "win32":
+        config.KernelManager.transport, config.KernelManager.ip = "ipc", str(folder / "kernel")
+    return config
 
 
 def keep(notebook: NotebookNode, client: NotebookClient, lecture: Path) -> None:
