@@ -61,8 +61,8 @@ def on_slides(notebook: NotebookNode) -> NotebookNode:
     """The lecture with each cell's `slide_type`, and only what is shown of it."""
     cells, used = [], 0
     for cell in itertools.chain.from_iterable(map(at_headings, notebook.cells)):
-        own = cell.metadata.get("slideshow", {}).get("slide_type")
-        kind, size = (own, 0) if own else slide_type(cell, used)
+        kind, size = slide_type(cell, used)
+        kind = cell.metadata.get("slideshow", {}).get("slide_type") or kind
         if kind == "skip":
             continue
         used = size + (used if kind == "-" else 0)
@@ -76,7 +76,7 @@ def at_headings(cell: NotebookNode) -> list[NotebookNode]:
     pieces = [piece for piece in pieces if piece.strip()]
     if len(pieces) < 2:
         return [cell]
-    parts = [nbformat.v4.new_markdown_cell(piece, metadata=cell.metadata) for piece in pieces]
+    parts = [nbformat.v4.new_markdown_cell(piece, metadata={**cell.metadata}) for piece in pieces]
     for k, part in enumerate(parts):
         part["id"] = f"{cell.id}-{k}"
     return parts

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book import build, course, execute, library, pages
+from book import build, course, execute, library, pages, slides
 from book.docstrings import restructured, typeset
 
 # nbclient leaves the event loop of a thread open.
@@ -127,3 +127,10 @@ def test_names_of_files_in_a_lecture_s_text_become_links():
     row = "| 1 | $p(x)$ | `cmog_lib/quadrature.py`: `log_p_x`, `nothing` |"
     linked = build.linked(f"Next: `02_ppca.ipynb`.\n{row}")
     assert "[lecture 2](02_ppca.ipynb)" in linked and "<cmog_lib.quadrature.log_p_x>`, `nothing`" in linked
+
+
+def test_the_code_of_an_exercise_stands_on_the_slide_of_its_text():
+    text = nbformat.v4.new_markdown_cell("What came of it.\n\n### Exercise 1\n\nReturn x.")
+    code = nbformat.v4.new_code_cell("def f(x):\n    return ...", metadata={"tags": ["exercise:f"]})
+    shown = slides.on_slides(nbformat.v4.new_notebook(cells=[text, code])).cells
+    assert [cell.metadata.slideshow.slide_type for cell in shown] == ["subslide", "subslide", "-"]
