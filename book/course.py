@@ -18,7 +18,8 @@ README = ROOT / "README.md"
 ROW = re.compile(
     r"^\| (\d) \| \[(.+?)\]\(notebooks/(\w+)\.ipynb\) \| (.+?) \| (.+) \| (.+?) \| \[open\]\((.+?)\) \|$", re.M
 )
-NUMBERS = {word: k for k, word in enumerate(("first", "second", "third", "fourth", "fifth", "sixth"), 1)}
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+NUMBERS = {word: k for k, word in enumerate(ORDINALS, 1)}
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def _lecture(row: tuple[str, ...], notebook: NotebookNode) -> Lecture:
 
 def _needed(text: str) -> Iterator[int]:
     """`From the fourth: …` names what a lecture goes on from; where nothing is named, it is all that it asks for."""
-    if named := re.search(rf"From the ({'|'.join(NUMBERS)}):", text):
-        yield NUMBERS[named[1]]
+    if named := re.findall(rf"From the ({'|'.join(NUMBERS)}):", text):
+        yield from (NUMBERS[word] for word in named)
     elif asked := re.match(r"lectures? (\d)(?: and (\d))?", text):
         yield from (int(number) for number in asked.groups() if number)
 

@@ -112,6 +112,20 @@ def test_the_lectures_say_what_they_need_and_the_map_shows_it():
         assert lecture.title.replace("'", "&#x27;") in shown and f"runs in {lecture.runs_in}" in shown
 
 
+@pytest.mark.parametrize(
+    ("said", "needs"),
+    [
+        ("Gaussians, and to read some Python.", []),
+        ("lecture 3, and patience.", [3]),
+        ("lectures 2 and 3.", [2, 3]),
+        ("lectures 1 to 6. From the fourth: the bound.", [4]),
+        ("lectures 1, 2 and 7. From the second: a mean. From the seventh: a bound.", [2, 7]),
+    ],
+)
+def test_what_a_lecture_goes_on_from_is_what_it_names_or_all_that_it_asks_for(said, needs):
+    assert list(course._needed(said)) == needs
+
+
 def test_a_lecture_s_code_is_searched_for_what_it_calls():
     cell = nbformat.v4.new_code_cell("from cmog_lib import ppca as p, em\n%pip x\np.fit(X, 2)\nem = 3\nfit(1)")
     assert [entry.name for entry in library.used(nbformat.v4.new_notebook(cells=[cell]))] == ["cmog_lib.ppca.fit"]
