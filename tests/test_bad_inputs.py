@@ -245,7 +245,10 @@ KINDS: dict[str, Kind] = {
     ),
     "T": Kind(numbers(N, d), array_faults((N, d))),
     "T of draws": Kind(numbers(5, N, d), array_faults((5, N, d))),
-    "chains of numbers": Kind(numbers(2, 9, d), without(array_faults((2, 9, d)), "one more", "an axis more")),
+    "chains of numbers": Kind(
+        numbers(2, 9, d),
+        without(array_faults((2, 9, d)), "one more", "an axis more") | {"three draws": (numbers(2, 3, d), "got 3")},
+    ),
     "n": Kind(3, count_faults(1)),
     "from zero": Kind(0, count_faults(0)),
     "from two": Kind(4, without(count_faults(2), "a truth value")),

@@ -116,6 +116,12 @@ def test_a_contender_has_the_threads_that_we_have(monkeypatch):
     assert given["env"]["OMP_NUM_THREADS"] == str(harness.cores())
 
 
+def test_the_most_memory_that_was_held_is_counted_in_gigabytes():
+    held = bytearray(300_000_000)
+    held[::4096] = b"1" * len(held[::4096])  # memory that nobody has written to is none
+    assert 0.3 < harness.peak_memory() < 30
+
+
 def test_a_contender_whose_process_has_died_is_named_and_keeps_nobody_from_being_closed(monkeypatch):
     monkeypatch.setattr(harness, "row_of", lambda _: types.SimpleNamespace())
     worker = harness.Worker("no_such_row", "PyTorch, eager")

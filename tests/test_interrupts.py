@@ -31,6 +31,7 @@ from test_datasets import serving
 from cmog_lib import _mnist, amortised, datasets, decoders, mcmc, optimise
 from cmog_lib.optimise.checkpoint import VERSION, Checkpoint, fingerprint
 from cmog_lib.optimise.interrupts import interruptible, look
+from cmog_lib.quadrature import grid
 
 KEY = jax.random.key(0)
 # Processes that begin where the library is imported already, and nothing else has happened.
@@ -414,6 +415,15 @@ def test_monte_carlo_em_takes_back_several_chains_and_a_decoder_of_numpy_arrays(
     w = jax.tree.map(np.asarray, w)
     chains = mcmc.hmc(w, X, mcmc.laplace(w, X, key=KEY), M=4, chains=3, key=KEY)
     is_taken_back(w, X, chains, tmp_path / "run.npz", monkeypatch)
+
+
+@pytest.mark.parametrize("other", [{"steps": 3}, {"M": 5}, {"burn_in": 3}, {"keep": False}, {"audit": grid(1, 50)}])
+def test_the_checkpoint_of_monte_carlo_em_of_another_kind_is_refused(tmp_path, other):
+    w, X = decoders.Linear(jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(())), datasets.curve(20, key=KEY).X
+    same = {"steps": 2, "M": 4, "burn_in": 2, "key": KEY, "progress": False, "checkpoint": tmp_path / "run.npz"}
+    mcmc.fit(w, X, **same)
+    with pytest.raises(ValueError, match="one of another run"):
+        mcmc.fit(w, X, **same | other)
 
 
 def is_taken_back(w, X, chains, path, monkeypatch):
