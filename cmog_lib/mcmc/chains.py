@@ -14,7 +14,7 @@ from cmog_lib import _validate
 from cmog_lib.posteriors import Weighted
 from cmog_lib.sharding import gathered
 
-FEW = 50  # draws below which R̂ says nothing yet: Monte Carlo EM takes no more than that between two decoders
+FEW = 50  # draws below which R̂ and a chain that stands still say nothing yet: Monte Carlo EM takes no more at a time
 APART = 1.05  # R̂ from which chains are said to disagree
 
 

@@ -14,8 +14,6 @@ from cmog_lib.mcmc.start import begin
 from cmog_lib.mcmc.sweep import sweep
 from cmog_lib.posteriors import FullGaussian
 
-FEW = 50  # draws below which a chain that stands still is not reported
-
 
 def metropolis(
     w: Decoder,
