@@ -8,8 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
 from cmog_lib.decoders import Decoder
-
-LOG_2PI = 1.8378770664093453
+from cmog_lib.decoders.projection import LOG_2PI
 
 
 def log_p_t(t: Float[Array, "d"]) -> Float[Array, ""]:

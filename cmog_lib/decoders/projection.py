@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import MLP, Nothing
 
-LOG_2PI = 1.8378770664093453
+LOG_2PI = math.log(2 * math.pi)
 
 
 class Projected(eqx.Module):
