@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 def missing(reason: str) -> None:
     """The test is skipped and says why; under CI, which installs all that tests need, it fails."""
     pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def mnist_folder() -> Path:

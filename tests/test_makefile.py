@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from needs import missing
+from needs import free_port, missing
 
 ROOT = Path(__file__).parents[1]
 SYSTEM = "/usr/bin:/bin"
@@ -106,12 +106,6 @@ def test_the_book_is_served_to_this_machine_only(checkout):
         "http.server --bind 127.0.0.1 --directory build/book 9999"
         in make(checkout, "-n", "book-serve", "ARGS=9999").stdout
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def status(address: str) -> int:

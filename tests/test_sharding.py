@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from needs import free_port
 from sharded import watched
 
 from cmog_lib import amortised, decoders, optimise, ppca, quadrature, sharding
@@ -35,12 +35,6 @@ def started(*arguments: str, devices: int) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def a_free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def ended(process: subprocess.Popen, seconds: float = 300) -> str:
     """What the process said, once it is at an end; it does not outlive the test."""
     try:
@@ -55,7 +49,7 @@ def found(tmp_path_factory) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     folder, random = tmp_path_factory.mktemp("sharded"), np.random.default_rng(0)
     X = random.normal(size=(64, 2)) @ random.normal(size=(2, 5)) + 0.3 * random.normal(size=(64, 5))
     np.save(folder / "X.npy", X)
-    one, two, port = str(folder / "one.npz"), str(folder / "two.npz"), a_free_port()
+    one, two, port = str(folder / "one.npz"), str(folder / "two.npz"), str(free_port())
     for arguments, devices in (([(one,)], 8), ([(two, port, me) for me in "01"], 4)):
         for process in [started(*each, devices=devices) for each in arguments]:
             said = ended(process)
@@ -91,7 +85,7 @@ def test_a_nan_on_one_device_is_named_by_every_process(found, processes):
 
 
 def test_the_death_of_a_process_ends_the_other_soon_and_says_whose_it_was():
-    port, began = a_free_port(), time.perf_counter()
+    port, began = str(free_port()), time.perf_counter()
     processes = [started("dies", port, me, devices=2) for me in "01"]
     said = [ended(process, 120) for process in processes]
     # Ten seconds without a heartbeat, and what starting takes on a busy machine.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compiled import gathered, taken_from
+from needs import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
@@ -42,9 +42,7 @@ def running_lab(folder: Path, theme: str = "JupyterLab Light") -> Iterator[Lab]:
     served.mkdir(parents=True)
     environment = _environment(folder)
     _settings(Path(environment["JUPYTERLAB_SETTINGS_DIR"]), theme)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Only root is told that it may be root: JupyterLab refuses otherwise, and nobody else needs the permission.
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", *root]
