@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ROOT / "build" / "executed"
 LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 AT_A_TIME = 2
+KERNELS: set[int] = set()  # that run now
 
 MODULES = """
 import json, sys
@@ -48,9 +50,13 @@ def running(notebook: NotebookNode, folder: Path, **environment: str) -> Iterato
         with client.setup_kernel(
             env={**os.environ, "CMOG_STRICT": "1", "JAX_PLATFORMS": "cpu", **nowhere, **environment}
         ):
-            for k, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, k)
-            yield client
+            KERNELS.add(client.km.provisioner.pid)
+            try:
+                for k, cell in enumerate(notebook.cells):
+                    client.execute_cell(cell, k)
+                yield client
+            finally:
+                KERNELS.discard(client.km.provisioner.pid)
 
 
 def without_ports(folder: Path) -> Config:
@@ -105,15 +111,26 @@ def execute(lecture: Path) -> None:
     print(f"book: {lecture.stem} has run, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def main() -> None:
+def main() -> int:
     """Run the lectures that need it, the longest first."""
     stale = [lecture for lecture in LECTURES if read(lecture) is None]
     if not stale:
         print("book: no lecture has changed since its last run")
-        return
+        return 0
     print(f"book: running {len(stale)} of {len(LECTURES)} lectures, {AT_A_TIME} at a time, minutes each", flush=True)
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    pool = ThreadPoolExecutor(AT_A_TIME)
+    try:
         list(pool.map(execute, reversed(stale)))
+    except KeyboardInterrupt:
+        print("book: stopped; the lectures that have run are kept", flush=True)
+        return 130
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        # A kernel has a session of its own, which no Ctrl-C reaches, and its thread waits for it.
+        for kernel in KERNELS.copy():
+            with suppress(ProcessLookupError):
+                os.kill(kernel, signal.SIGTERM)
+    return 0
 
 
 if __name__ == "__main__":
