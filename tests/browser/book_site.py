@@ -47,8 +47,10 @@ class Site:
         page.on("console", lambda said: said.type == "error" and self.complaints.append(f"{self.at}: {said.text}"))
         page.on("pageerror", lambda error: self.complaints.append(f"{self.at}: {error}"))
         page.on("response", lambda answer: answer.status < 400 or self.complaints.append(f"{self.at}: no {answer.url}"))
-        yield page
-        window.close()
+        try:
+            yield page
+        finally:
+            window.close()
 
     def visit(self, page: Page, name: str) -> None:
         """Open a page and wait until its formulas are set."""
