@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import matplotlib.colors
 import numpy as np
 import pytest
 
@@ -92,3 +93,13 @@ def test_a_trace_is_averaged_over_whole_stretches():
     _, (ax,) = style.figure()
     plots.traces(ax, {"climb": np.arange(7.0)}, every=3)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1.5, 1], [4.5, 4]])
+
+
+def test_numerals_and_words_stand_out_from_white():
+    def luminance(colour):
+        parts = np.asarray(matplotlib.colors.to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    contrast = {colour: 1.05 / (luminance(colour) + 0.05) for colour in (*style.INK, style.TRUTH, style.DATA)}
+    assert min(contrast.values()) >= 4.5, contrast

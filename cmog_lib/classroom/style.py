@@ -29,6 +29,8 @@ PRIOR = "#007A5C"
 DATA = "#6B6B6B"
 BOUND = "#AA3377"
 HIGHLIGHT = "#E69F00"
+# Colours for numerals and words, which want a contrast of 4.5 with white (WCAG 2.2): two of the five are darker.
+INK = (MODEL, "#B84F00", PRIOR, BOUND, "#8F5F00")
 
 WIDTH = 9.6  # inches: at 100 dots an inch, what JupyterLab shows unscaled on a 1280-pixel screen
 DENSITY = "Blues"

@@ -90,7 +90,7 @@ def three_bars(ax: Axes, log_p_x: float, *, depth: float, above: float) -> Calla
     card = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.95}
     label_bound, label_gap = (
         ax.text(0.5, floor, "", ha="center", va="center", color=color, fontweight="bold", bbox=card)
-        for color in (style.BOUND, style.POSTERIOR)
+        for color in (style.BOUND, style.INK[1])
     )
 
     def set_to(bound_nats: float, kl_nats: float) -> None:
@@ -137,7 +137,7 @@ def moving_digits(ax: Axes, T: Numbers, labels: Numbers) -> Callable[[Numbers], 
     labels = np.asarray(labels)
     drawn = {}
     for label in np.unique(labels):
-        (drawn[label],) = ax.plot([], [], marker=f"${label}$", ms=8, mew=0.2, ls="", color=f"C{int(label) % 5}")
+        (drawn[label],) = ax.plot([], [], marker=f"${label}$", ms=8, mew=0.2, ls="", color=style.INK[int(label) % 5])
     ax.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), xlabel="$t_1$", ylabel="$t_2$", aspect="equal")
 
     def move_to(T: Numbers) -> None:

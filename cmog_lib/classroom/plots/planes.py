@@ -128,7 +128,7 @@ def digits_in_plane(ax: Axes, T: ArrayLike, labels: ArrayLike) -> None:
     T, labels = np.asarray(T), np.asarray(labels)
     for label in np.unique(labels):
         # A marker made of a numeral: one path for the whole class, drawn ten times as fast as words.
-        ax.plot(*T[labels == label].T, marker=f"${label}$", ms=8, mew=0.2, ls="", color=f"C{int(label) % 5}")
+        ax.plot(*T[labels == label].T, marker=f"${label}$", ms=8, mew=0.2, ls="", color=style.INK[int(label) % 5])
     ax.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xlabel="$t_1$", ylabel="$t_2$", aspect="equal")
 
 
