@@ -213,9 +213,9 @@ def test_what_takes_long_shows_a_bar_or_the_text_before_says_how_long(lecture):
     for k, s in usual.items():
         before = next((cell.source for cell in cells[k - 1 :: -1] if cell.cell_type == "markdown"), "")
         said = re.search(r"about \d+ s\b", before) or "style.begin(" in cells[k].source  # the head says it of all
-        if s > 2 * 3 and not shows_a_bar(cells[k]) and not said:
+        if s > 8 and not shows_a_bar(cells[k]) and not said:
             unsaid.append(f"{s:.0f} s: {cells[k].source[:60]!r}")
-    assert unsaid == [], "machines are noisy, so what takes 3 s may take twice as long"
+    assert unsaid == [], "beside other lectures what takes 3 s may take more than twice as long"
 
 
 @lectures
