@@ -3,6 +3,8 @@
     python sharded.py RESULTS             on all of this process's devices, and beside it on one
     python sharded.py RESULTS PORT ME     as process ME of two, with nothing beside it
     python sharded.py dies PORT ME        the same, but process 1 is killed before both add up
+    python sharded.py learns PORT ME RESULTS CHECKPOINT [killed]    the same, and both train a VAE on their shares;
+                                          process 1 is killed once there is a checkpoint
 
 The functions are called in the same way everywhere: only the array that they are given differs.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -103,7 +107,26 @@ def not_by_rows(mesh: jax.sharding.Mesh) -> str:
         return str(error)
 
 
-def main(results: str, port: str = "", me: str = "") -> None:
+def learn(me: str, results: str, checkpoint: str, killed: str = "") -> None:
+    """A VAE of data that each process holds a half of, with a checkpoint."""
+    if killed and me == "1":
+        threading.Thread(target=die_after, args=(Path(checkpoint),), daemon=True).start()
+    X = sharding.shard(np.random.default_rng(0).normal(size=(N, D)))
+    w = decoders.MLP(2, D, width=8, depth=1, key=jax.random.key(0))
+    encoder = amortised.encoders.MLP(D, 2, width=8, depth=1, key=jax.random.key(1))
+    options = {"steps": 200, "chunk": 5, "key": jax.random.key(2), "batch_size": 16, "progress": False}
+    found = amortised.fit(w, encoder, X, checkpoint=checkpoint, **options)
+    if me == "0":
+        np.savez(results, trace=found.trace, w=numbers(found.w))
+
+
+def die_after(checkpoint: Path) -> None:
+    while not checkpoint.exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(results: str, port: str = "", me: str = "", *more: str) -> None:
     if port:
         jax.distributed.initialize(
             f"127.0.0.1:{port}", 2, int(me), initialization_timeout=60, heartbeat_timeout_seconds=10
@@ -115,6 +138,9 @@ def main(results: str, port: str = "", me: str = "") -> None:
         if me == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         print(sharding.gathered(sharding.shard(np.ones((N, D))).sum()))
+        return
+    if results == "learns":
+        learn(me, *more)
         return
     mapped = watched(Path(results).parent / "X.npy")
     X, read = sharding.shard(mapped), sum(mapped.read)

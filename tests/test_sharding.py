@@ -97,6 +97,28 @@ def test_the_death_of_a_process_ends_the_other_soon_and_says_whose_it_was():
     ]
 
 
+def test_after_the_death_of_a_process_training_goes_on_from_its_checkpoint_and_ends_at_the_same_numbers(tmp_path):
+    def trained(name: str, checkpoint: str, *killed: str) -> list[int]:
+        shared = ["learns", str(free_port())]
+        files = [str(tmp_path / name), str(tmp_path / checkpoint)]
+        processes = [started(*shared, me, *files, *killed, devices=2) for me in "01"]
+        said = [ended(process) for process in processes]
+        codes = [process.returncode for process in processes]
+        assert killed or codes == [0, 0], said
+        return codes
+
+    trained("whole.npz", "whole")
+    assert all(code != 0 for code in trained("none.npz", "run", "killed"))
+    assert not (tmp_path / "none.npz").exists()
+    with np.load(tmp_path / "run") as file:
+        assert 0 < json.loads(file["manifest"].tobytes())["step"] < 200
+    trained("again.npz", "run")
+    whole, again = (np.load(tmp_path / name) for name in ("whole.npz", "again.npz"))
+    assert whole["trace"].shape == again["trace"].shape == (200,)
+    for part in ("trace", "w"):
+        np.testing.assert_allclose(again[part], whole[part], rtol=SAME, atol=SAME)
+
+
 @pytest.mark.parametrize(
     ("X", "over", "message"),
     [

@@ -43,7 +43,7 @@ def ascend(
     looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
     checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
     ends at the numbers of a run that was never stopped. Data are told from others by all their numbers, an iterator
-    from another by its first element and by `chunk`.
+    from another by its first element and by `chunk`. Of several processes the first writes it, where all can read it.
     Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
     for any argument that is no such thing, and for a checkpoint that is damaged or of another run.
     """
