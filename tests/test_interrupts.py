@@ -37,8 +37,7 @@ KEY = jax.random.key(0)
 # Processes that begin where the library is imported already, and nothing else has happened.
 PROCESSES = multiprocessing.get_context("forkserver") if sys.platform != "win32" else None
 killed = pytest.mark.skipif(PROCESSES is None, reason="Windows has no signals of this kind")
-# How often a process is killed for good; each begins anew, and loads what was compiled.
-KILLS = {"ascend": 20, "amortised.fit": 2, "likelihood.fit": 2, "mcmc.fit": 2}
+KILLS = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,10 +100,10 @@ def same(one, other):
 
 
 @killed
-@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("name", long_runs.STEPS)
 def test_ctrl_c_returns_the_last_good_state_and_the_next_run_ends_where_it_would_have(name, runs, tmp_path):
     run, rng, partial = runs(name), np.random.default_rng(1), 0
-    for k in range(20):
+    for k in range(KILLS):
         path = tmp_path / f"{k}.npz" if k % 4 == 0 else None
         run.begin(run.steps, path)
         time.sleep(rng.uniform(0, run.seconds))
@@ -124,10 +123,10 @@ def test_ctrl_c_returns_the_last_good_state_and_the_next_run_ends_where_it_would
 
 
 @killed
-@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("name", long_runs.STEPS)
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_at_the_same_numbers(name, runs, cache, tmp_path):
     run, rng, path, reached = runs(name), np.random.default_rng(2), tmp_path / "run.npz", []
-    for _ in range(KILLS[name]):
+    for _ in range(KILLS):
         process = PROCESSES.Process(target=long_runs.to_its_end, args=(name, path, cache))
         before = path.stat().st_mtime_ns if path.exists() else 0
         process.start()
@@ -155,7 +154,7 @@ def test_a_killed_download_leaves_whole_files_or_none(sent, tmp_path, monkeypatc
     with serving() as mirror:
         mirror.answer = {f"/{name}.gz": gzip.compress(content, 1)}
         mirror.slow = 0.1
-        for k in range(20):
+        for k in range(KILLS):
             asked = len(mirror.asked)
             mirror.holds = k % 2 == 0  # so that on no machine all come in time
             process = PROCESSES.Process(target=long_runs.download, args=(name, mirror.address, tmp_path, sha256))
