@@ -84,6 +84,7 @@ def download(name: str, mirror: str, cache: Path, sha256: str) -> None:
     """One file of MNIST from a mirror into `cache`."""
     import pooch
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a shell began with & has none
     os.environ.pop("CMOG_DATA_DIR", None)  # the real files would be taken from there
     pooch.os_cache = lambda project: cache  # type: ignore[assignment]
     _mnist.MIRRORS, _mnist.SECURE, _mnist.SHA256[name] = (mirror,), (mirror,), sha256

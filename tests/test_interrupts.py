@@ -162,11 +162,9 @@ def test_a_killed_download_leaves_whole_files_or_none(sent, tmp_path, monkeypatc
             while len(mirror.asked) == asked and process.is_alive():
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.15))
-            # Between its last look at signals and its wait for the network Python is deaf: then a reader asks again.
-            while process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):  # it was quicker
-                    os.kill(process.pid, sent)
-                process.join(1)
+            with contextlib.suppress(ProcessLookupError):  # it was quicker
+                os.kill(process.pid, sent)
+            process.join()
             mirror.holds, held = False, mirror.holds
             if sent == signal.SIGINT:
                 assert process.exitcode in (0, 2)
