@@ -15,6 +15,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, ascend
+from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
@@ -54,7 +55,9 @@ def fit(
     """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: exact maximum likelihood, by stochastic gradients.
 
     w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`. X: [N, D], data. Every step
-    takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14).
+    takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14). Of data
+    dealt out over k devices, each device draws its part of the batch from its own rows; batch_size is rounded up to a
+    multiple of k.
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam; the
     bar shows nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
     By Jensen's inequality the mean of the trace is below log p(x|w), by less the finer the grid: a posterior narrower
@@ -65,7 +68,7 @@ def fit(
     """
     w, key = as_module(_validate.decoder(w)), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
-    batch_size = min(_validate.count("batch_size", batch_size), len(X))
+    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
     d = w.latent_dim
     n = _validate.count("n", CELLS.get(d, 2) if n is None else n, 2)
     nodes = grid(d, n, half_width)
@@ -75,7 +78,7 @@ def fit(
     found = ascend(
         _mean_log_p_x,
         w,
-        _Problem(X, nodes.t, side, batch_size),
+        _Problem(X, nodes.t, side, batch_size, shares_of(X)),
         steps=steps,
         key=key,
         optimiser=optimiser,
@@ -89,19 +92,18 @@ def fit(
 
 
 class _Problem(eqx.Module):
-    """What a step needs beside w: all data, the unshifted nodes and the side of their cells, how many data to take."""
+    """What a step needs beside w: all data, the unshifted nodes and the side of their cells, the batch."""
 
     X: Float[Array, "N D"]
     centres: Float[Array, "S d"]
     side: Float[Array, ""]
     batch_size: int
+    shares: int
 
 
 def _mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     key_batch, key_shift = jax.random.split(key)
-    X = problem.X
-    if problem.batch_size < len(X):
-        X = X[jax.random.randint(key_batch, (problem.batch_size,), 0, len(X))]
+    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
     nodes = _shifted(problem.centres, problem.side, key_shift)
     # In one block, unlike quadrature.log_p_x: its blocks are decoded a second time on the way back.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()

@@ -22,9 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib import amortised, decoders, em, mcmc, model, ppca, quadrature, sharding, variational
+from cmog_lib import amortised, decoders, em, likelihood, mcmc, model, ppca, quadrature, sharding, variational
+from cmog_lib.optimise import batches, stochastic
 
 N, D = 64, 5
+BATCH = 56  # of which eight devices draw 7 each
+NODES = 6  # a dimension
 
 
 class Watched(np.memmap):
@@ -72,6 +75,49 @@ def functions() -> dict:
         "em.em_step": lambda X: em.em_step(w, X, nodes, max_steps=3),
         "em.em_step, Linear": lambda X: em.em_step(straight, X, nodes),
     }
+
+
+def trainings() -> dict:
+    """Every function that draws batches, as one of the data alone."""
+    key = jax.random.key(0)
+    w = decoders.MLP(2, D, width=8, depth=1, key=key)
+    encoder = amortised.encoders.MLP(D, 2, width=8, depth=1, key=key)
+    options = {"key": key, "steps": 4, "batch_size": BATCH - 3, "chunk": 4, "progress": False}
+    return {
+        "amortised.fit": lambda X: amortised.fit(w, encoder, X, **options),
+        "amortised.fit_sweep": lambda X: amortised.fit_sweep(w, encoder, X, (1, 2), **options),
+        "likelihood.fit": lambda X: likelihood.fit(w, X, n=NODES, **options),
+    }
+
+
+def with_its_step(train, X) -> tuple:
+    """train(X); the compiled steps that it ran, as XLA prints them; and how many parameters they move."""
+    run, seen = stochastic._chunk, []
+
+    def noted(*arguments):
+        _, _, _, (parameters, *_), *_ = arguments
+        compiled = run.lower(*arguments).compile()
+        seen.append((compiled.compiled.as_text(), sum(leaf.size for leaf in jax.tree.leaves(parameters))))
+        return compiled(*arguments)
+
+    stochastic._chunk = noted
+    try:
+        return train(X), *seen[0]
+    finally:
+        stochastic._chunk = run
+
+
+def in_shares(train, X, shares: int):
+    """`train` on one device, with the batches that so many devices draw."""
+    modules = [module for module in sys.modules.values() if getattr(module, "shares_of", None) is batches.shares_of]
+    known = batches.shares_of
+    for module in modules:
+        module.shares_of = lambda _: shares
+    try:
+        return train(X)
+    finally:
+        for module in modules:
+            module.shares_of = known
 
 
 def exactly(w, X) -> tuple:
@@ -155,6 +201,10 @@ def main(results: str, port: str = "", me: str = "", *more: str) -> None:
         found[f"sharded: {name}"] = numbers(function(X))
         if not port:
             found[f"one device: {name}"] = numbers(function(plain))
+    for name, train in ({} if port else trainings()).items():
+        trained, found[f"step: {name}"], found[f"parameters: {name}"] = with_its_step(train, X)
+        found[f"sharded: {name}"] = numbers(trained)
+        found[f"one device: {name}"] = numbers(in_shares(train, plain, mesh.devices.size))
     if me != "1":
         np.savez(results, **found)
 

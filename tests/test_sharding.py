@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from needs import free_port
-from sharded import watched
+from sharded import NODES, D, watched
 
 from cmog_lib import amortised, decoders, optimise, ppca, quadrature, sharding
 
@@ -58,15 +58,46 @@ def found(tmp_path_factory) -> Iterator[dict[str, dict[str, np.ndarray]]]:
 
 
 # The parameters are names of sharded.functions(), which starts JAX and is therefore not asked here.
-NAMES = re.findall(r'^        "(.+)": lambda X', (HERE / "sharded.py").read_text(encoding="utf-8"), re.M)
+ALL = re.findall(r'^        "(.+)": lambda X', (HERE / "sharded.py").read_text(encoding="utf-8"), re.M)
+TRAININGS = ["amortised.fit", "amortised.fit_sweep", "likelihood.fit"]
+NAMES = [name for name in ALL if name not in TRAININGS]
+COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 
 
 @pytest.mark.parametrize("processes", ["in one process", "in two"])
 @pytest.mark.parametrize("name", NAMES)
 def test_eight_devices_get_the_numbers_of_one(found, name, processes):
+    same(found, name, processes)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_on_eight_devices_equals_training_on_one_with_the_same_batches(found, name):
+    same(found, name, "in one process")
+
+
+def same(found, name: str, processes: str) -> None:
     want, got = found["in one process"][f"one device: {name}"], found[processes][f"sharded: {name}"]
     assert want.shape == got.shape and np.ptp(want) > 1e-3
     np.testing.assert_allclose(got, want, rtol=SAME, atol=SAME)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_each_device_computes_its_share_of_a_batch_and_only_gradients_travel(found, name):
+    step, parameters = (
+        str(found["in one process"][f"step: {name}"]),
+        int(found["in one process"][f"parameters: {name}"]),
+    )
+    sent = COLLECTIVE.findall(step)
+    assert {kind for _, kind in sent} == {"all-reduce"}
+    shapes = re.findall(r"f64\[([\d,]*)\]", " ".join(shape for shape, _ in sent))
+    numbers = sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+    # What is reduced is the gradient in the parameters, with a few sums; for a sweep that of one model at a time. In
+    # `likelihood.fit` it is the gradient in μ and σ at the nodes, since all devices decode the same nodes.
+    at_nodes = 2 * NODES**2 * D if name == "likelihood.fit" else 0
+    models = 2 if name == "amortised.fit_sweep" else 1
+    assert max(parameters // models, at_nodes) <= numbers <= max(parameters, at_nodes) + 100
+    # 7 rows of a batch of 56 on each of eight devices, and 56 rows nowhere.
+    assert re.search(r"f64\[7,", step) and not re.search(r"f64\[56[,\]]", step)
 
 
 @pytest.mark.parametrize("processes", ["in one process", "in two"])

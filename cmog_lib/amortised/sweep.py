@@ -15,6 +15,7 @@ from cmog_lib.amortised.encoders import Encoder, check
 from cmog_lib.amortised.vae import Problem, batch_bound
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.optimise import ascend
+from cmog_lib.optimise.batches import batch_size_for, shares_of
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
@@ -143,7 +144,8 @@ def fit_sweep(
     dims = _validate.sizes("dims", dims)
     if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:
         raise ValueError(f"dims must be different numbers from 1 to w.latent_dim = {w.latent_dim}, got {dims}")
-    problem = Problem(X, None, min(_validate.count("batch_size", batch_size), len(X)), M)
+    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
+    problem = Problem(X, None, batch_size, shares_of(X), M)
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
@@ -159,6 +161,6 @@ def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, 
 
 def _sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     def of_one(both: Any) -> Array:
-        return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
+        return batch_bound(both, problem, key)
 
     return jax.lax.map(of_one, both).sum()

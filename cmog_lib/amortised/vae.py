@@ -17,6 +17,7 @@ from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
+from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.optimise.interrupts import interruptible
 
 
@@ -88,7 +89,9 @@ def fit(
 
     w: decoder, any latent dimension; see `decoders.start_at`. encoder: q_φ. X: [N, D], data, of which every step takes
     batch_size at random, with M draws of t for each; of a memory-mapped array (`np.load(path, mmap_mode="r")`) only as
-    many rows are in memory as the batches of one chunk of steps want. hold_w: learn the encoder alone, for a given w.
+    many rows are in memory as the batches of one chunk of steps want. Of data dealt out over k devices, each device
+    draws its part of the batch from its own rows; batch_size is rounded up to a multiple of k. hold_w: learn the
+    encoder alone, for a given w.
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam.
     Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
@@ -96,10 +99,11 @@ def fit(
     """
     w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
     X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
-    chunk, batch_size = _validate.count("chunk", chunk), min(_validate.count("batch_size", batch_size), len(X))
+    chunk, batch_size = _validate.count("chunk", chunk), _validate.count("batch_size", batch_size)
+    batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
 
     def problem(X: Any) -> Problem:
-        return Problem(jnp.asarray(X), w if hold_w else None, batch_size, M)
+        return Problem(jnp.asarray(X), w if hold_w else None, batch_size, shares, M)
 
     data: Any
     if isinstance(X, np.memmap):
@@ -127,25 +131,25 @@ def _value_and_gradient(both: tuple[Any, Any], X: Array, M: int, key: Array) -> 
 
 
 class Problem(eqx.Module):
-    """What a step needs beside what it moves: the data, the decoder where it is held, how many data and draws."""
+    """What a step needs beside what it moves: the data, the decoder where it is held, the batch, how many draws."""
 
     X: Float[Array, "N D"]
     w: Any
     batch_size: int
+    shares: int
     M: int
 
 
 def _mean_bound_of_batch(moved: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     both = moved if problem.w is None else (problem.w, moved)
-    return batch_bound(both, problem.X, problem.batch_size, problem.M, key)
+    return batch_bound(both, problem, key)
 
 
-def batch_bound(both: tuple[Any, Any], X: Array, batch_size: int, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
+def batch_bound(both: tuple[Any, Any], problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     """The mean bound of data drawn at random, which stands for that of all."""
     key_batch, key_draws = jax.random.split(key)
-    if batch_size < len(X):
-        X = X[jax.random.randint(key_batch, (batch_size,), 0, len(X))]
-    return _mean_bound(both, X, M, key_draws)
+    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
+    return _mean_bound(both, X, problem.M, key_draws)
 
 
 def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
