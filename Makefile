@@ -10,7 +10,7 @@ STAMP := $(VENV)/.complete
 BENCH := .venv-bench
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help setup lab book book-serve slides test bench lint format pins clean
+.PHONY: help setup lab book book-serve slides test bench models robust lint format pins clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -86,6 +86,14 @@ $(BENCH)/.complete: benchmarks/requirements.txt requirements.txt $(STAMP)
 	@$(RUN) venv --clear $(BENCH)
 	@$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --only-binary=:all: -r benchmarks/requirements.txt
 	@touch $@
+
+# CMOG_MODELS names another folder, to write to and to run the lectures with.
+models: $(STAMP) ## train the models that the lectures load, about twenty minutes; ARGS="--key 1" for others
+	@$(RUN) cmog_lib.classroom.course $(ARGS)
+
+# What has run is kept in build/robust.jsonl: ARGS="--seeds 1 2 --lectures 5" runs a part, and --jobs 2 two at a time.
+robust: $(STAMP) ## run all lectures with eight seeds, on three instruction sets, on one core: hours; lists failing claims
+	@$(VENV)/bin/python tests/robust.py $(ARGS)
 
 lint: $(STAMP) ## what CI asks of the text: ruff, mypy, notebooks without outputs
 	@$(RUN) ruff check
