@@ -122,13 +122,15 @@ def _settling(total: int) -> Any:
 
 def by_bound(both: Any, images: Images, steps: int, total: int, key: Key[Array, ""]) -> Any:
     """max L(w, q) over decoder and encoder, as in lecture 7."""
-    found = amortised.fit(*both, images.X, steps=steps, key=key, progress=False)
+    w, encoder = both
+    found = amortised.fit(w, encoder, images.X, steps=steps, key=key, progress=False)
     return found.w, found.encoder
 
 
 def every_d_by_bound(both: Any, images: Images, steps: int, total: int, key: Key[Array, ""]) -> Any:
     """The same for all latent dimensions of DIMS at once: padded models, as in `amortised.Sweep`."""
-    sweep = amortised.fit_sweep(*both, images.X, DIMS, steps=steps, key=key, progress=False)
+    w, encoder = both
+    sweep = amortised.fit_sweep(w, encoder, images.X, DIMS, steps=steps, key=key, progress=False)
     return sweep.w, sweep.encoder
 
 
@@ -165,7 +167,9 @@ RECIPES = {
     "CNN, d = 2, a sigma for each pixel": Recipe(_cnn_with_pixel_sigmas, by_likelihood, (1000,), (100,)),
     "VAE, MLP, d = 2": Recipe(_mlps(2), by_bound, (0, 20, 60, 150, 400, 1000, 3000), (0, 20, 60, 150, 400, 1000)),
     "VAE, MLP, d = 8": Recipe(_mlps(8), by_bound, (1500,), (500,)),
-    "VAE, CNN, every d": Recipe(_cnns(16), every_d_by_bound, (3000,), (60,), lambda both: padded(*both, DIMS)),
+    "VAE, CNN, every d": Recipe(
+        _cnns(16), every_d_by_bound, (3000,), (60,), lambda both: padded(both[0], both[1], DIMS)
+    ),
 }
 
 
