@@ -284,6 +284,9 @@ def scene() -> tuple[Figure, dict[str, Any]]:
     left.set(xlim=(-3, 3), ylim=(-1.5, 1.5))
     parts["legend"] = left.legend(loc="upper right")
     parts["note"] = left.annotate("here", (0, 0), (1, -1), arrowprops={"arrowstyle": "->"})
+    left.set_xlabel("x")
+    unit = parts["unit"] = [1.0]
+    right.yaxis.set_major_formatter(lambda value, _: f"{value * unit[0]:g}")
     parts["image"] = right.imshow(np.arange(12.0).reshape(3, 4), vmin=0, vmax=12)
     parts["points"] = right.scatter([0, 1, 2], [0, 1, 2], color="w")
     return figure, parts
@@ -299,6 +302,7 @@ BLITTED: dict[str, Callable[[dict[str, Any], int], Any]] = {
     ),
     "a title": lambda p, k: p["title"].set_text(f"height {k}"),
     "a title above all": lambda p, k: (p["over"].set_text(f"all {k}"), p["line"].set_color(f"C{k}")),
+    "points' colours": lambda p, k: p["points"].set_facecolor(f"C{k}"),
     "a legend's text": lambda p, k: p["legend"].get_texts()[0].set_text(f"sin {k}"),
     "an annotation's arrow": lambda p, k: p["note"].set(text=f"here {k}"),
     "a line that appears": lambda p, k: p["hidden"].set_visible(k % 2 == 0),
@@ -317,6 +321,14 @@ REDRAWN: dict[str, Callable[[dict[str, Any], int], Any]] = {
     "a grid": lambda p, k: p["left"].grid(k % 2 == 0),
     "order": lambda p, k: p["line"].set_zorder(2 + k % 2),
     "aspect": lambda p, k: p["left"].set_aspect(1 + k),
+    "a title of two lines": lambda p, k: p["title"].set_text("high\nheight" if k % 2 else "height"),
+    "a text that reaches the other axes": lambda p, k: p["note"].set_text("far away " * k),
+    "tick labels from elsewhere": lambda p, k: p["unit"].__setitem__(0, k),
+    "the number of ticks": lambda p, k: p["left"].xaxis.get_major_locator().set_params(nbins=k + 1),
+    "the font of a tick": lambda p, k: p["left"].get_xticklabels()[0].get_fontproperties().set_size(6 + k),
+    "the place of a label": lambda p, k: setattr(p["left"].xaxis, "labelpad", 2 * k),
+    "a spine": lambda p, k: p["left"].spines["left"].set_linewidth(k),
+    "hidden axes": lambda p, k: (p["left"].set_visible(k % 2 == 0), p["line"].set_color(f"C{k}")),
     "position": lambda p, k: p["left"].set_position([0.1, 0.1, 0.3, 0.1 * k]),
 }
 
@@ -341,7 +353,7 @@ def test_drawing_only_what_changed_equals_a_full_drawing_pixel_for_pixel(name: s
     assert name in REDRAWN or name == "one thing after the other" or canvas.full_draws <= 3
 
 
-@pytest.mark.parametrize("name", ["a line", "an image", "a title"])
+@pytest.mark.parametrize("name", ["a line", "an image", "a title", "points' colours"])
 def test_what_moves_again_and_again_costs_two_full_drawings_in_all(name: str) -> None:
     figure, parts = scene()
     canvas = Canvas()

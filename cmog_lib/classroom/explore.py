@@ -60,7 +60,7 @@ def explore(draw: Callable[..., Any], /, *, label: str = "", live: bool | None =
 
     draw: a pure function of the values to a matplotlib Figure, or to (figure, sentence), where the sentence says to
     those who cannot see the picture what it shows. It may return a new figure each time or, quicker, always the same
-    one with changed artists. label: the explorer's heading. live: ask the kernel for each picture (default: only when
+    one with changed artists, be they changed by a method or in place. label: the explorer's heading. live: ask the kernel for each picture (default: only when
     there are more than 200 states). sliders: a range, a list or array, (lowest, highest[, step]), a Slider or a Pad.
 
     Raises ValueError for a slider that cannot be, a draw that returns no figure or figures of two sizes, and more than
