@@ -58,14 +58,18 @@ def failures() -> list[Failure]:
 def explore(draw: Callable[..., Any], /, *, label: str = "", live: bool | None = None, **sliders: Any) -> Explorer:
     """`draw(**values)` under one slider for each of its arguments.
 
-    draw: a pure function of the values to a matplotlib Figure, or to (figure, sentence), where the sentence says to
-    those who cannot see the picture what it shows. It may return a new figure each time or, quicker, always the same
-    one with changed artists, be they changed by a method or in place. label: the explorer's heading. live: ask the kernel for each picture (default: only when
-    there are more than 200 states). sliders: a range, a list or array, (lowest, highest[, step]), a Slider or a Pad.
+    Args:
+        draw: a pure function of the values to a matplotlib Figure, or to (figure, sentence), where the sentence
+            describes the picture to readers who cannot see it. It may return a new figure each time or, faster, always
+            the same one with changed artists, whether they were changed by a method or in place.
+        label: the explorer's heading.
+        live: whether the kernel draws each picture on demand. The default is to do so for more than 200 states.
+        sliders: for each argument of `draw` a range, a list or array, (lowest, highest[, step]), a Slider or a Pad.
 
-    Raises ValueError for a slider that cannot be, a draw that returns no figure or figures of two sizes, and more than
-    3 MB of pictures. An exception of draw shows in place of its picture and is kept in `failures()`; with CMOG_STRICT=1
-    in the environment it is raised at once.
+    Raises:
+        ValueError: for an invalid slider, a draw that returns no figure or figures of two sizes, and more than 3 MB of
+            pictures. An exception of `draw` is shown in place of its picture and kept in `failures()`; with
+            CMOG_STRICT=1 in the environment it is raised at once.
     """
     if not callable(draw):
         raise ValueError(f"draw must be a function of the slider values, got {draw!r}")

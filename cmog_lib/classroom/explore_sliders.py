@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,22 +144,40 @@ def _texts(name: str, values: Sequence[Any], pattern: str | None) -> tuple[str, 
     patterns = (
         ["{}"] if any(isinstance(value, (str, int)) for value in values) else [f"{{:.{n}g}}" for n in range(3, 18)]
     )
-    for pattern_ in [pattern] if pattern else patterns:
-        try:
-            texts = [pattern_.format(value) for value in values]
-        except (ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"format of slider {name} must suit its values, got {pattern_!r}: {error}") from error
+    for pattern_ in patterns if pattern is None else [pattern]:
+        texts = _written(f"slider {name}", values, pattern_)
         if len(set(texts)) == len(texts):
             break
-    minus = [t if isinstance(v, str) else t.replace("-", "−") for t, v in zip(texts, values, strict=True)]
-    return tuple(minus)
+    return tuple(texts)
+
+
+def _written(owner: str, values: Sequence[Any], pattern: Any) -> list[str]:
+    """The values as texts, with a true minus sign. Raises ValueError if the pattern cannot write them."""
+    expected = 'such as "{:.2f}" for floats or "{:d}" for integers'
+    texts, value = [], values[0]
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+        for value in values:
+            text = pattern.format(value)
+            texts.append(text if isinstance(value, str) else text.replace("-", "−"))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"format of {owner} must be a format string that suits its values, {expected}, got {pattern!r}, which "
+            f"cannot write {value!r} ({type(value).__name__}): {error}"
+        ) from error
+    if not fields:
+        raise ValueError(f"format of {owner} must have a place for the value, {expected}, got {pattern!r}")
+    return texts
 
 
 def _pad(name: str, pad: Pad) -> Control:
+    for axis, spec in zip("xy", (pad.x, pad.y), strict=True):
+        if not (_are_numbers(spec, 3) and spec[0] < spec[1] and int(spec[2]) == spec[2] and spec[2] >= 2):
+            raise ValueError(f"{axis} of pad {name} must be (lowest, highest, number of values ≥ 2), got {spec!r}")
+    if not _are_numbers(pad.start, 2):
+        raise ValueError(f"start of pad {name} must be a point (x, y), got {pad.start!r}")
     ticks = []
     for axis, spec, start in zip("xy", (pad.x, pad.y), pad.start, strict=True):
-        if len(spec) != 3 or not spec[0] < spec[1] or int(spec[2]) != spec[2] or spec[2] < 2:
-            raise ValueError(f"{axis} of pad {name} must be (lowest, highest, number of values ≥ 2), got {spec!r}")
         if not spec[0] <= start <= spec[1]:
             raise ValueError(f"start of pad {name} must lie on the pad, {axis} in {list(spec[:2])}, got {pad.start!r}")
         ticks.append(np.linspace(spec[0], spec[1], int(spec[2])).round(12) + 0.0)
@@ -166,7 +185,7 @@ def _pad(name: str, pad: Pad) -> Control:
     points = [np.array([a, b]) for b in y for a in x]
     for point in points:
         point.flags.writeable = False
-    texts_x, texts_y = (tuple(pad.format.format(v).replace("-", "−") for v in axis) for axis in ticks)
+    texts_x, texts_y = (tuple(_written(f"pad {name}", axis.tolist(), pad.format)) for axis in ticks)
     near_x, near_y = (int(np.abs(axis - s).argmin()) for axis, s in zip(ticks, pad.start, strict=True))
     return Control(
         name,
@@ -178,6 +197,10 @@ def _pad(name: str, pad: Pad) -> Control:
         pad.names or (f"{name}₁", f"{name}₂"),
         tuple(float(np.clip(-axis[0] / (axis[-1] - axis[0]), 0, 1)) for axis in ticks),  # type: ignore[arg-type]
     )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return hasattr(values, "__len__") and len(values) == count and all(map(_is_number, values))
 
 
 def _is_number(value: Any) -> bool:
