@@ -35,7 +35,7 @@ def facts(figure: Figure, renderer: Any) -> list[Any] | None:
         found += [*axes.viewLim.extents, *axes.bbox.extents, *axes.get_position(original=True).extents, *layer(axes)]
         found += [fact for part in (axes, axes.patch, *axes.spines.values()) for fact in _state(part)]
         found += [fact for axis in (axes.xaxis, axes.yaxis) for fact in _ticks(axis)]
-        found += [edge for title in _titles(axes) for edge in _height(title, engine is not None, renderer)]
+        found += [edge for title in _titles(axes) for edge in _place(title, engine is not None, renderer)]
     return found + ([] if engine is None else _layout(figure, engine, renderer))
 
 
@@ -69,19 +69,8 @@ def _simple(figure: Figure) -> bool:
             and axes.name == "rectilinear"
             and not axes.child_axes
             and axes.get_agg_filter() is None
-            and not _title_makes_room(axes)
             for axes in figure.axes
         )
-    )
-
-
-def _title_makes_room(axes: Axes) -> bool:
-    """Whether a title may move away from ticks or from an offset (1e6), which happens in a full drawing only."""
-    offset = axes.yaxis.get_offset_text()
-    return any(title.get_text() for title in _titles(axes)) and (
-        axes.xaxis.get_ticks_position() != "bottom"
-        or axes.xaxis.get_label_position() != "bottom"
-        or (offset.get_visible() and offset.get_text() != "")
     )
 
 
@@ -89,15 +78,20 @@ def _titles(axes: Axes) -> list[Text]:
     return [part for part in axes.get_children() if isinstance(part, Text) and part not in axes.texts]
 
 
-def _height(title: Text, laid_out: bool, renderer: Any) -> list[Any]:
-    """The lower and upper edge of a title, if the layout or the title's own place depends on them."""
-    if not title.get_text():
-        return [None, None]
-    low, high = title.get_window_extent(renderer).intervaly
+def _place(title: Text, laid_out: bool, renderer: Any) -> list[Any]:
+    """The edges of a title that the layout or the title's own place depends on. Only a full drawing moves titles."""
     axes = title.axes
     assert axes is not None
-    unmoved = title.get_position()[1] == 1 and low >= axes.bbox.y1 and "outline" not in axes.spines  # of a colour bar
-    return [None, None] if unmoved and not laid_out else [low, high]
+    if not title.get_text():
+        return []
+    box = title.get_window_extent(renderer)
+    offset = axes.yaxis.get_offset_text()
+    ticks_above = (axes.xaxis.get_ticks_position(), axes.xaxis.get_label_position()) != ("bottom", "bottom")
+    if ticks_above or (offset.get_visible() and offset.get_text()):  # The title makes room for ticks or for a 1e6.
+        return [*box.extents]
+    colour_bar = "outline" in axes.spines
+    unmoved = title.get_position()[1] == 1 and box.y0 >= axes.bbox.y1 and not colour_bar
+    return [] if unmoved and not laid_out else [*box.intervaly]
 
 
 def _ticks(axis: Axis) -> list[Any]:
