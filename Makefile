@@ -58,22 +58,23 @@ lab: $(STAMP) ## open the lectures in JupyterLab (this machine only, with a toke
 
 # What has run is kept in build/executed until the lecture's code, or a module that it uses, has changed.
 book: $(STAMP) ## build the book and its slides into build/book: runs the lectures that have changed, minutes each
-	@$(RUN) book.execute
-	@$(RUN) book.build
-	@$(RUN) book.slides
+	@$(RUN) book
 
 book-serve: book ## build it and show it, to this machine only; ARGS=9999 chooses the port
 	@exec $(RUN) http.server --bind 127.0.0.1 --directory build/book $(ARGS)
 
 slides: $(STAMP) ## the slides of the book alone, in build/book/slides: open index.html there
-	@$(RUN) book.execute
-	@$(RUN) book.slides
+	@$(RUN) book slides
 
 # All of them: a file at a time on each core; then the lectures, three at a time for the sake of memory, by processes that
 # hold nothing yet; then the browser's, alone because they measure.
+# All three run even if one fails; Ctrl-C stops them all.
 LECTURES = tests/test_notebooks.py
-ALL_TESTS = $(RUN) pytest --ignore=tests/browser --ignore=$(LECTURES) --numprocesses=auto \
-    && $(RUN) pytest $(LECTURES) --numprocesses=3 && $(RUN) pytest tests/browser
+ALL_TESTS = trap 'exit 130' INT; failed=; \
+    $(RUN) pytest --ignore=tests/browser --ignore=$(LECTURES) --numprocesses=auto || failed="$$failed library"; \
+    $(RUN) pytest $(LECTURES) --numprocesses=3 || failed="$$failed lectures"; \
+    $(RUN) pytest tests/browser || failed="$$failed browser"; \
+    if [ -n "$$failed" ]; then echo "test: these parts failed:$$failed" >&2; exit 1; fi
 test: $(STAMP) ## run the tests, or those that ARGS choose
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from nbformat import NotebookNode
 
 from book import library, pages
 from book.course import Lecture, address, binder, found_in, lectures
-from book.execute import LECTURES, ROOT, code_cells, read
+from book.execute import LECTURES, ROOT, code_cells, failure, latest
 from book.library import Entry
 
 SOURCE, BOOK = ROOT / "build" / "book-source", ROOT / "build" / "book"
@@ -29,9 +30,12 @@ PICTURE = re.compile(r"data:image/(webp|png);base64,([A-Za-z0-9+/=]+)")
 FRONT = "Three decoders at one point of the latent plane"
 
 
-def main() -> None:
-    """Put the sources together and let Sphinx make the pages; a warning is an error."""
-    notebooks = {lecture.stem: read(lecture) for lecture in LECTURES}
+def main() -> int:
+    """Writes the sources, has Sphinx make the pages, and returns its exit status.
+
+    A warning is an error unless a lecture has failed: a link may then lead to a part of it that is missing.
+    """
+    notebooks = {lecture.stem: latest(lecture) for lecture in LECTURES}
     if stale := [name for name, notebook in notebooks.items() if notebook is None]:
         sys.exit(f"book: {', '.join(stale)} must run first: make book does both")
     written = put_together(notebooks)
@@ -43,11 +47,13 @@ def main() -> None:
         of_slides = path.parent == BOOK / "slides"
         if path.is_file() and path not in written | made and path.name not in shown and not of_slides:
             path.unlink()
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "--fail-on-warning", "--keep-going", "--quiet"]
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "--keep-going", "--quiet"]
+    command += [] if any(map(failure, notebooks.values())) else ["--fail-on-warning"]
     command += ["-d", str(ROOT / "build" / "book-doctrees"), "-c", str(ROOT / "docs"), str(SOURCE), str(BOOK)]
     if code := subprocess.run(command, cwd=ROOT).returncode:
-        sys.exit(code)
+        return code
     print(f"book: {BOOK.relative_to(ROOT)}/index.html")
+    return 0
 
 
 def put_together(notebooks: dict[str, NotebookNode]) -> set[Path]:
@@ -85,13 +91,15 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def explorer(notebooks: dict[str, NotebookNode], label: str) -> str:
-    """The HTML of the explorer of that name."""
+    """The HTML of the explorer of that name, or a note that it is missing because a lecture failed."""
     for notebook in notebooks.values():
         for cell in code_cells(notebook):
             for output in cell.outputs:
                 page = output.get("data", {}).get("text/html", "")
                 if WIDGET in output.get("data", {}) and f'"label": {json.dumps(label)}' in page:
                     return page
+    if failures := [name for name, notebook in notebooks.items() if failure(notebook)]:
+        return f"<p><strong>The explorer is missing: {html.escape(', '.join(failures))} did not run.</strong></p>"
     raise ValueError(f"no lecture shows an explorer named {label!r}")
 
 
@@ -131,6 +139,10 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
             if "text/html" in data:
                 data["text/html"] = with_files(data["text/html"], BOOK, "../_static/pictures")
     first = next(k for k, cell in enumerate(cells) if cell.cell_type == "markdown")
+    if where := failure(notebook):
+        note = f":::{{error}}\n{pages.failed(where, 'page')}\n:::"
+        title, text = re.fullmatch(r"(# [^\n]+\n?)?(.*)", cells[first].source, re.S).groups(default="")
+        cells[first].source = f"{title}\n{note}\n\n{text}"
     cells.insert(first + 1, text_cell(pages.run_it(lecture, binder(lecture)), "run-it"))
     cells.append(text_cell(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
@@ -171,4 +183,4 @@ def text_cell(source: str, name: str) -> NotebookNode:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 import cmog_lib
-from book.execute import code_cells
+from book.execute import code_cells, failed_cell
 
 # Of the classroom, what a reader would use in a notebook of their own.
 CLASSROOM = {
@@ -62,6 +62,8 @@ def used(notebook: NotebookNode) -> list[Entry]:
     """What of it the notebook's code names, in the order of the rooms."""
     places, here = set(), {}
     for cell in code_cells(notebook):
+        if failed_cell(cell):  # its code may not parse
+            continue
         tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cmog_lib"):

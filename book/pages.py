@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from book import library
 from book.course import Lecture, address, lectures, symbols
 from book.docstrings import escaped, lowered
-from book.execute import ROOT
+from book.execute import ROOT, Failure
 from book.library import Entry
 
 MODEL = r"""$$p(x\mid w) = \int p(x\mid t, w)\,p(t)\,dt, \qquad p(t) = \mathcal N(0, I), \qquad
@@ -158,6 +158,22 @@ def run_it(lecture: Lecture, binder: str) -> str:
         f' <span>Present it:</span> <a href="../slides/{lecture.name}.html">as slides</a></nav>'
         '<p class="turn-it">Pictures are made for a wide window: turn the telephone to read what is in them.</p>'
     )
+
+
+def failed(where: Failure, medium: str) -> str:
+    """The note on the page or the slides of a lecture that failed."""
+    if not where.number:
+        place = f"It failed outside of its cells with {_verbatim(where.error)}."
+    else:
+        place = f"Cell [{where.number}], {_verbatim(where.line)}, failed with {_verbatim(where.error)}."
+    verb = "shows" if medium == "page" else "show"
+    return f"**This lecture did not run to its end.** {place} The {medium} {verb} the lecture up to there."
+
+
+def _verbatim(text: str) -> str:
+    """Any one line of text as code, with more backticks around it than in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
 def used_in(notebooks: dict[str, NotebookNode]) -> dict[str, list[Lecture]]:

@@ -19,9 +19,10 @@ from nbconvert.exporters import SlidesExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from book.build import BOOK, WIDGET, with_files, write
+from book import pages
+from book.build import BOOK, WIDGET, text_cell, with_files, write
 from book.course import lectures
-from book.execute import LECTURES, ROOT, read
+from book.execute import LECTURES, ROOT, failed_cell, failure, latest
 
 SLIDES = BOOK / "slides"
 # How many pixels stand on one slide before the next cell begins another; what is a little too much is shown smaller.
@@ -31,7 +32,7 @@ LINES_OF_CODE, LINES_OF_PRINT = 38, 8
 
 def main() -> None:
     """All lectures, and a page that lists them."""
-    notebooks = {lecture.stem: read(lecture) for lecture in LECTURES}
+    notebooks = {lecture.stem: latest(lecture) for lecture in LECTURES}
     if stale := [name for name, notebook in notebooks.items() if notebook is None]:
         sys.exit(f"slides: {', '.join(stale)} must run first: make slides does both")
     exporter = SlidesExporter(
@@ -49,7 +50,7 @@ def main() -> None:
         page, _ = exporter.from_notebook_node(on_slides(notebook), {"metadata": {"name": name}})
         write(SLIDES / f"{name}.html", page.encode())
         shown |= set(re.findall(r"pictures/([\w.]+)", page))
-    for picture in (SLIDES / "pictures").iterdir():
+    for picture in (SLIDES / "pictures").glob("*"):
         if picture.name not in shown:
             picture.unlink()
     write(SLIDES / "index.html", contents().encode())
@@ -60,7 +61,7 @@ def main() -> None:
 def on_slides(notebook: NotebookNode) -> NotebookNode:
     """The lecture with each cell's `slide_type`, and only what is shown of it."""
     cells, used = [], 0
-    for cell in itertools.chain.from_iterable(map(at_headings, notebook.cells)):
+    for cell in itertools.chain.from_iterable(map(at_headings, with_failure(notebook))):
         kind, size = slide_type(cell, used)
         kind = cell.metadata.get("slideshow", {}).get("slide_type") or kind
         if kind == "skip":
@@ -68,6 +69,22 @@ def on_slides(notebook: NotebookNode) -> NotebookNode:
         used = size + (used if kind == "-" else 0)
         cells.append(shown(cell, kind))
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def with_failure(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells; of a lecture that failed, with a note after its title and in place of the failed cell."""
+    where = failure(notebook)
+    if where is None:
+        return list(notebook.cells)
+    cells = [cell for cell in notebook.cells if not failed_cell(cell)]
+    first = next(k for k, cell in enumerate(cells) if cell.cell_type == "markdown")
+    text = pages.failed(where, "slides")
+    return [
+        *cells[: first + 1],
+        text_cell(f"## This lecture failed\n\n{text}", "failed"),
+        *cells[first + 1 :],
+        text_cell(f"## The lecture stopped here\n\n{text}", "stopped"),
+    ]
 
 
 def at_headings(cell: NotebookNode) -> list[NotebookNode]:

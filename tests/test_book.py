@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import nbformat
 import pytest
 
 from book import build, course, execute, library, pages, slides
+from book.__main__ import main as make_book
 from book.docstrings import restructured, typeset
 
 # nbclient leaves the event loop of a thread open.
@@ -70,11 +75,136 @@ def test_a_cell_that_is_split_at_an_empty_line_is_another_lecture(lectures):
     assert execute.fingerprints(notebook, []) != together
 
 
-def test_a_lecture_that_fails_is_not_kept(lectures):
-    change(lectures[0], 1, "1 / 0")
-    with pytest.raises(Exception, match="ZeroDivisionError"):
-        execute.execute(lectures[0])
-    assert execute.read(lectures[0]) is None
+def failing(path: Path, source: str = "# Divide.\n1 / 0") -> None:
+    """The lecture with a title, a cell that runs, one that fails, and a text and a cell that nobody will see."""
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [text("# A lecture\n\nIts text."), code(CODE), code(source), text("Later."), code("print(8)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def test_a_lecture_that_fails_is_named_at_the_end_and_the_others_run(lectures, capsys):
+    failing(lectures[1])
+    assert execute.main() == 1
+    said = capsys.readouterr().out
+    assert "book: 01_short has run" in said
+    assert said.endswith(
+        "book: 1 of 2 lectures failed and will run again next time:\n"
+        "  02_short, cell [2], '# Divide.': ZeroDivisionError: division by zero\n"
+    )
+    assert execute.read(lectures[0]) is not None and execute.read(lectures[1]) is None
+    # Only that one runs again, and it is forgotten that it failed once it runs.
+    assert execute.main() == 1
+    assert "running 1 of 2 lectures" in capsys.readouterr().out
+    failing(lectures[1], "1 / 1")
+    assert execute.latest(lectures[1]) is None
+    assert execute.main() == 0 and execute.failure(execute.latest(lectures[1])) is None
+    assert execute.main() == 0 and "no lecture has changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise ValueError('one\\n two `three`')", "ValueError: one two `three`"),
+        ("x = (", "SyntaxError: "),
+        ("import os\nos._exit(3)", "DeadKernelError: Kernel died"),
+    ],
+)
+def test_a_cell_fails_by_an_exception_by_its_syntax_or_with_its_kernel(lectures, source, said):
+    failing(lectures[0], source)
+    where = execute.execute(lectures[0])
+    assert (where.number, where.line) == (2, source.splitlines()[0]) and where.error.startswith(said)
+    cells = execute.latest(lectures[0]).cells
+    assert [cell.source for cell in cells[1:]] == [CODE, source] and cells[1].outputs[0].text == "42\n"
+    (error,) = (output for output in cells[2].outputs if output.output_type == "error")
+    assert f"{error.ename}: {error.evalue}".split()[0] == said.split()[0]
+
+
+def test_a_lecture_whose_kernel_does_not_start_fails_outside_of_its_cells(lectures, monkeypatch):
+    def none(*_: object) -> None:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(execute, "without_ports", none)
+    assert str(execute.execute(lectures[0])) == "outside of its cells: RuntimeError: no kernel"
+    assert [cell.source for cell in execute.latest(lectures[0]).cells] == ["A text."]
+
+
+def test_the_page_of_a_lecture_that_failed_says_so_at_its_top_and_ends_with_the_error(lectures, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "BOOK", tmp_path / "book")
+    failing(lectures[0])
+    execute.execute(lectures[0])
+    page = build.in_the_book(execute.latest(lectures[0]), course.lectures()[0])
+    assert page.cells[0].source == (
+        "# A lecture\n\n:::{error}\n**This lecture did not run to its end.** Cell [2], `# Divide.`, failed with "
+        "`ZeroDivisionError: division by zero`. The page shows the lecture up to there.\n:::\n\n\nIts text."
+    )
+    assert [cell.source for cell in page.cells[2:-1]] == [CODE, "# Divide.\n1 / 0"]
+    assert page.cells[-2].outputs[0].output_type == "error" and "Later." not in str(page)
+
+
+def test_the_slides_of_a_lecture_that_failed_say_so_at_both_ends(lectures):
+    failing(lectures[0], "x = `")
+    execute.execute(lectures[0])
+    cells = slides.on_slides(execute.latest(lectures[0])).cells
+    sources = [cell.source for cell in cells]
+    assert sources[0].startswith("# A lecture") and sources[1].startswith("## This lecture failed")
+    assert sources[2] == CODE and sources[-1].startswith("## The lecture stopped here") and len(sources) == 4
+    assert all("Cell [2], `` x = ` ``, failed with `SyntaxError:" in source for source in (sources[1], sources[3]))
+
+
+def test_a_front_page_whose_lecture_failed_says_what_is_missing(lectures):
+    failing(lectures[0])
+    execute.execute(lectures[0])
+    notebooks = {"03_decoders": execute.latest(lectures[0])}
+    assert "The explorer is missing: 03_decoders did not run." in build.explorer(notebooks, build.FRONT)
+    with pytest.raises(ValueError, match="no lecture shows an explorer named"):
+        build.explorer({}, build.FRONT)
+
+
+@pytest.mark.parametrize("only_slides", [False, True])
+def test_pages_and_slides_are_built_although_a_lecture_failed(lectures, monkeypatch, capsys, only_slides):
+    failing(lectures[0])
+    monkeypatch.setattr(build, "main", lambda: print("pages") or 0)
+    monkeypatch.setattr(slides, "main", lambda: print("slides"))
+    assert make_book(only_slides) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3] == "slides" and ("pages" in said) != only_slides
+    assert said[-2].startswith("book: 1 of 2 lectures failed") and said[-1].startswith("  01_short, cell [2]")
+
+
+def test_pages_that_sphinx_refuses_do_not_keep_the_slides_from_being_built(lectures, monkeypatch, capsys):
+    monkeypatch.setattr(build, "main", lambda: 2)
+    monkeypatch.setattr(slides, "main", lambda: print("slides"))
+    assert make_book(only_slides=False) == 1 and "slides" in capsys.readouterr().out
+
+
+STOP = """
+import signal, sys
+from pathlib import Path
+from book import execute
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a shell began with & has none
+execute.EXECUTED = Path(sys.argv[1]) / "executed"
+execute.LECTURES = [Path(path) for path in sys.argv[2:]]
+sys.exit(execute.main())
+"""
+
+
+def test_ctrl_c_ends_it_within_seconds_and_calls_no_lecture_failed(lectures, tmp_path):
+    started = tmp_path / "started"
+    change(lectures[1], 1, f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(600)")
+    command = [sys.executable, "-c", STOP, str(tmp_path), *map(str, lectures)]
+    run = subprocess.Popen(command, cwd=execute.ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (started.exists() and (tmp_path / "executed" / "01_short.ipynb").exists()):
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode == 130 and "book: stopped; the lectures that have run are kept" in said
+    assert "failed" not in said
+    assert not (tmp_path / "executed" / "failed").exists()
 
 
 @pytest.mark.parametrize(

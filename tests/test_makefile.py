@@ -108,6 +108,36 @@ def test_the_book_is_served_to_this_machine_only(checkout):
     )
 
 
+@pytest.mark.parametrize("failing", ["", "test_notebooks", "--numprocesses=auto", "tests/browser$"])
+def test_all_parts_of_the_tests_run_and_those_that_failed_are_named_at_the_end(checkout, failing):
+    bin = checkout / ".venv" / "bin"
+    bin.mkdir(parents=True)
+    refuse = f"if echo \"$*\" | grep -q -e '{failing}'; then exit 1; fi" if failing else ""
+    (bin / "python").write_text(f'#!/bin/sh\necho "ran $*"\n{refuse}\n')
+    (bin / "python").chmod(0o755)
+    (checkout / ".venv" / ".complete").touch()
+    result = make(checkout, "test")
+    parts = [line for line in result.stdout.splitlines() if line.startswith("ran -m pytest")]
+    assert len(parts) == 3
+    assert [part.endswith("tests/browser") for part in parts] == [False, False, True]
+    if failing:
+        names = {"test_notebooks": "library lectures", "--numprocesses=auto": "library", "tests/browser$": "browser"}
+        assert complaint(result) == f"test: these parts failed: {names[failing]}"
+    else:
+        assert result.returncode == 0 and not result.stderr
+
+
+def test_ctrl_c_stops_all_parts_of_the_tests(checkout):
+    bin = checkout / ".venv" / "bin"
+    bin.mkdir(parents=True)
+    (bin / "python").write_text('#!/bin/sh\necho "ran $*"\nkill -INT $PPID\nsleep 0.1\nexit 2\n')
+    (bin / "python").chmod(0o755)
+    (checkout / ".venv" / ".complete").touch()
+    result = make(checkout, "test")
+    assert result.returncode != 0 and result.stdout.count("ran -m pytest") == 1
+    assert "these parts failed" not in result.stderr
+
+
 def status(address: str) -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

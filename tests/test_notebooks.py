@@ -23,11 +23,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from compiled import FOLDER, kept_in, taken_from
+from nbformat import NotebookNode
 from needs import mnist_folder
 
-from book import course
+from book import course, execute
 from book.build import WIDGET
-from book.execute import LECTURES, code_cells, keep, running
+from book.execute import LECTURES, CellFailed, code_cells, keep, keep_failure, running
 
 ROOT = Path(__file__).parent.parent
 SOLUTION = re.compile(r"```python solution:(\w+)\n(.*?)```", re.DOTALL)
@@ -96,10 +97,31 @@ def one_core(which: int) -> Iterator[None]:
         os.sched_setaffinity(0, ours)
 
 
-@cache
 def run(lecture: Path, attempt: int) -> Run:
-    """What a fresh kernel makes of a lecture: first with nothing compiled and all cores, then with one of them."""
+    """What a fresh kernel makes of a lecture: first with nothing compiled and all cores, then with one of them.
+
+    Raises CellFailed if a cell fails, without running the lecture again for each test.
+    """
+    done = attempted(lecture, attempt)
+    if isinstance(done, CellFailed):
+        raise done
+    return done
+
+
+@cache
+def attempted(lecture: Path, attempt: int) -> Run | CellFailed:
+    """What `run` returns or raises."""
     notebook = nbformat.read(lecture, 4)
+    try:
+        return fresh_run(notebook, lecture, attempt)
+    except CellFailed as error:
+        if attempt == 1:
+            keep_failure(notebook, error.failure, lecture)
+        return error
+
+
+def fresh_run(notebook: NotebookNode, lecture: Path, attempt: int) -> Run:
+    """Runs a lecture and asks its kernel."""
     compiled = FOLDER / lecture.stem
     if attempt == 1:
         shutil.rmtree(compiled, ignore_errors=True)
@@ -389,3 +411,16 @@ def test_lectures_that_run_side_by_side_write_to_files_of_their_own(tmp_path, mo
     note("one", 2, seconds=2.0)
     noted = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "test-artifacts").iterdir()}
     assert noted == {"one": {"seconds, run 1": 2.5, "seconds, run 2": 2.0}, "two": {"seconds, run 1": 3.5}}
+
+
+def test_a_lecture_that_fails_runs_once_for_all_its_tests_and_leaves_its_page_the_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "EXECUTED", tmp_path / "executed")
+    count = "from pathlib import Path\npath = Path('runs')\nruns = len(path.read_text()) if path.exists() else 0\n"
+    lecture = tmp_path / "01_failing.ipynb"
+    cell = nbformat.v4.new_code_cell(count + "path.write_text('x' * (runs + 1))\n1 / 0")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Failing"), cell]), lecture)
+    for _ in range(2):
+        with pytest.raises(CellFailed, match=r"cell \[1\], 'from pathlib import Path': ZeroDivisionError"):
+            run(lecture, 1)
+    assert (tmp_path / "runs").read_text() == "x"
+    assert execute.failure(execute.latest(lecture)).error == "ZeroDivisionError: division by zero"

@@ -19,7 +19,7 @@ from lab_server import REPOSITORY
 from needs import missing
 from playwright.sync_api import Browser, Locator, Page
 
-from book.execute import LECTURES, read
+from book.execute import LECTURES, latest
 
 
 @dataclass
@@ -82,11 +82,14 @@ def served(folder: Path) -> Iterator[Site]:
 
 @contextmanager
 def built(folder: str, *modules: str) -> Iterator[Site]:
-    """What `modules` make of the lectures, served. Only CI, where they have just run, runs lectures for it."""
-    if any(read(lecture) is None for lecture in LECTURES):
+    """What `modules` make of the lectures, served. Only CI, where they have just run, runs lectures for it.
+
+    A lecture that fails has failed its own test; here its page is served as far as it goes.
+    """
+    if any(latest(lecture) is None for lecture in LECTURES):
         if not os.environ.get("CI"):
             missing("the lectures have changed since they ran last: make book, which takes minutes, then this")
-        subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=True)
+        subprocess.run([sys.executable, "-m", "book.execute"], cwd=REPOSITORY, check=False)
     for module in modules:
         subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=True)
     with served(REPOSITORY / "build" / folder) as site:
