@@ -65,9 +65,11 @@ def gauss_hermite(latent_dim: int, n: int) -> Nodes:
 def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
     """∫ f(t) p(t) dt ≈ 1/M Σ_s f(t_s), t_s ~ p(t) = N(0, I).
 
-    latent_dim: d, as large as you like. M: how many draws. Raises ValueError when M < 1 or the key is not a typed one.
+    latent_dim: d, as large as you like. M: how many draws. Raises ValueError when M < 1, when there would be too many
+    draws to hold, and when the key is not a typed one.
     """
     latent_dim, M = _validate.count("latent_dim", latent_dim), _validate.count("M", M)
+    _nodes.affordable_draws(latent_dim, M)
     t = jax.random.normal(_validate.key(key), (M, latent_dim))
     return Nodes(t, jnp.full(M, -np.log(M), t.dtype))
 
@@ -89,9 +91,11 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """p(t_s|x_i,w) = weight_s p(x_i|t_s,w) / Σ_s' weight_s' p(x_i|t_s',w): Bayes' rule on the nodes.
 
     w: decoder. X: [N, D], data. nodes: where the posterior lives. Returns all N posteriors on the shared nodes,
-    log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
+    log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's, and when N × S
+    numbers are too many to hold. Slide 12.
     """
     w, X, nodes = _checked(w, X, nodes)
+    _nodes.affordable_table(X, len(nodes.t))
     q = _posterior(w, X, nodes)
     _numbers(q.log_weight, w, nodes)
     return q

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -303,6 +305,24 @@ def test_what_cannot_be_reached_is_said():
     assert (answer.error > 1e-4).all() and (np.abs(answer.log_p_x - truth(w, X)) <= answer.error).all()
 
 
+def test_nodes_are_counted_in_the_gigabytes_of_their_precision(dtype):
+    allowed = 21 if dtype == jnp.float64 else 22  # 2^d (d + 1) numbers of 8 or 4 bytes, at most 0.5 GiB
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quadrature._nodes, "MOST_OF_NODES", 0.5)
+        quadrature._nodes.affordable("gauss_hermite", allowed, 2, None)
+        with pytest.raises(ValueError, match=r"gauss_hermite needs nodes of at most 0\.5 GiB"):
+            quadrature._nodes.affordable("gauss_hermite", allowed + 1, 2, None)
+
+
+def test_product_nodes_are_every_combination_in_row_major_order(dtype):
+    t, log_weight = np.array([1.0, 2.0, 4.0]), np.array([0.1, 0.2, 0.4])
+    points, weights = quadrature._nodes.tensor(3, t, log_weight)
+    assert points.dtype == weights.dtype == dtype
+    every = list(itertools.product(range(3), repeat=3))
+    np.testing.assert_array_equal(points, [[t[i], t[j], t[k]] for i, j, k in every])
+    np.testing.assert_allclose(weights, [log_weight[[i, j, k]].sum() for i, j, k in every], rtol=1e-6)
+
+
 # Bad input
 
 
@@ -331,6 +351,13 @@ some = quadrature.grid(1, 10)
         (lambda: quadrature.grid(1, 10, half_width=np.inf), "half_width must be a positive finite number, got inf"),
         (lambda: quadrature.gauss_hermite(2, 1), "n must be an integer of at least 2, got 1"),
         (lambda: quadrature.gauss_hermite(9, 20), r"gauss_hermite needs .* 20\^9"),
+        # 2^26 nodes, the most that a grid has, but 27 numbers each.
+        (lambda: quadrature.gauss_hermite(26, 2), r"at most 2 GiB.*2\^26 = 6.71e\+07 nodes, 6.75 GiB .*monte_carlo"),
+        (lambda: quadrature.monte_carlo(999, 2**20, key=jax.random.key(0)), "M must leave .* got 1048576: .* 3.91 GiB"),
+        (
+            lambda: quadrature.posterior(line, np.broadcast_to(np.float32(0), (2**20, 3)), quadrature.grid(1, 2**12)),
+            "X and nodes must leave a table of at most 8 GiB, got 1048576 data on 4096 nodes: 16 GiB on a device",
+        ),
         (lambda: quadrature.monte_carlo(2, 0, key=jax.random.key(0)), "M must be an integer of at least 1, got 0"),
         (lambda: quadrature.monte_carlo(2, 5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
         (lambda: quadrature.log_p_x(line, Xs(3), some), r"X must be .* \[N, 4\], got float32\[3\]"),

@@ -239,7 +239,7 @@ def test_both_estimators_have_the_gradient_of_the_bound_as_their_mean_and_one_is
 
 @pytest.mark.parametrize(
     "wrong",
-    ["decoder", "x", "start", "sweeps", "gap", "order", "S", "nodes", "starts", "Start", "sigma", "q", "M", "key"],
+    ["decoder", "x", "start", "sweeps", "gap", "order", "S", "N", "nodes", "starts", "Start", "sigma", "q", "M", "key"],
 )
 def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     class Broken(Folded):
@@ -272,6 +272,10 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         "sigma": (
             lambda: v.cavi_grid(Broken(jnp.zeros(())), jnp.ones(2), nodes),
             r"w must return finite and positive sigma, got sigma\[0\] = nan at t = \[3.75",
+        ),
+        "N": (
+            lambda: v.cavi_grid(net, np.broadcast_to(np.float32(0), (2**20, 4)), quadrature.grid(2, 64)),
+            "X and nodes must leave a table of at most 8 GiB, got 1048576 data on 4096 nodes: 16 GiB on a device",
         ),
         "q": (lambda: v.score_function(net, three, net_x, 5, key=KEY), r"q.m must be .* \[2\], got float32\[3\]"),
         "M": (lambda: v.reparameterised(net, q, net_x, 0, key=KEY), "M must be an integer of at least 1, got 0"),

@@ -12,6 +12,8 @@ from cmog_lib.decoders import Decoder, Linear
 from cmog_lib.model import LOG_2PI, log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
+DECODED = 2**22  # numbers of decoded latents that exist at a time
+
 
 def expected_log_joint(
     w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], *, n: int = 32
@@ -31,7 +33,11 @@ def expected_log_joint(
         return q.expect(lambda t: log_p_xt(w, x, t))
     if not isinstance(w, Linear):
         t, weight = _gauss_hermite(q, n)
-        return weight @ jax.vmap(lambda t: log_p_xt(w, x, t))(t)
+        # A decoded latent is D numbers: they are decoded some at a time, so that many nodes do not need n^d D of them.
+        at_a_time = max(1, DECODED // w.data_dim)
+        if len(t) <= at_a_time:
+            return weight @ jax.vmap(lambda t: log_p_xt(w, x, t))(t)
+        return weight @ jax.lax.map(lambda t: log_p_xt(w, x, t), t, batch_size=at_a_time)
     scaled = w.W / w.sigma[:, None]
     at_mean = jnp.sum(((x - w.W @ m - w.b) / w.sigma) ** 2 + 2 * jnp.log(w.sigma) + LOG_2PI) + jnp.sum(m**2 + LOG_2PI)
     spread = jnp.trace(q.covariance) + jnp.sum((scaled @ q.covariance) * scaled)
@@ -57,9 +63,10 @@ def _gauss_hermite(q: Gaussian | FullGaussian, n: int) -> tuple[Array, Array]:
             f"n must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
             f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"
         )
-    node, weight = np.polynomial.hermite_e.hermegauss(n)
-    weight = weight / weight.sum()
-    standard = np.stack(np.meshgrid(*[node] * d, indexing="ij"), axis=-1).reshape(-1, d)
-    product = np.prod(np.meshgrid(*[weight] * d, indexing="ij"), axis=0).reshape(-1)
     L = q.L if isinstance(q, FullGaussian) else jnp.diag(q.s)
+    node, weight = np.polynomial.hermite_e.hermegauss(n)
+    standard = np.stack([np.tile(np.repeat(node, n ** (d - 1 - j)), n**j) for j in range(d)], axis=-1)
+    product = weight = weight / weight.sum()
+    for _ in range(d - 1):
+        product = (product[:, None] * weight[None]).reshape(-1)
     return q.mean[None] + jnp.asarray(standard, L.dtype) @ L.T, jnp.asarray(product, L.dtype)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
+from cmog_lib import _nodes, _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t_table
 from cmog_lib.posteriors import Gaussian, Weighted
@@ -70,12 +70,13 @@ def cavi_grid(
     sweeps: over all coordinates, at most. keep_path: keep the factors after every update, for a picture.
     Warns (RuntimeWarning) where it has not settled, and where half of the data have a factor on fewer than two nodes.
     Raises ValueError for shapes that do not fit, nodes that are no product grid, a w that is no number on them, starts
-    or sweeps below 1. Slides 19 and 20.
+    or sweeps below 1, and more numbers than can be held. Slides 19 and 20.
     """
     w = as_module(_validate.decoder(w))
     x = _validate.one_or_many("x", x, w.data_dim)
     batch = x.shape[:-1]
     axis = _axes(nodes, w.latent_dim)
+    _nodes.affordable_table(x if batch else x[None], len(nodes.t))
     starts, sweeps = _validate.count("starts", starts), _validate.count("sweeps", sweeps)
     if start is not None:
         _validate.kind("start", start, Gaussian)
