@@ -22,6 +22,7 @@ from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import maximise
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
+from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
 from cmog_lib.sharding import gathered
 
@@ -56,9 +57,10 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
 
     w: decoder, where it begins. q: the E-step's, log_weight [N, S]. X: [N, D], data. max_steps: of L-BFGS, in double
-    precision; a step that would lower the value is not taken, so the value never falls.
-    Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, or w is not finite on q's nodes.
-    Slides 12 and 13.
+    precision; a step that would lower the value is not taken, so the value never falls. The σ of a Linear one is at
+    least √ε of its data's standard deviation, as in `ppca.em_step`.
+    Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, w is not finite on q's nodes, or a
+    σ of its own belongs to a constant column. Slides 12 and 13.
     """
     return _m_step(w, q, X, max_steps)[0]
 
@@ -67,7 +69,8 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
     w: decoder, where it begins. T: [M, N, d], M draws of every datum's latent. X: [N, D], data. max_steps: as in
-    `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite.
+    `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite,
+    and as `m_step` does for constant columns.
     Slide 16.
     """
     w = as_module(_validate.decoder(w))
@@ -79,6 +82,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
     if isinstance(w, Linear):
+        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
     _validate.decoded(w, summary.t[:1024])
     return maximise(_expected_log_p, w, summary, max_steps=max_steps).w
@@ -153,6 +157,7 @@ def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int
     max_steps = _validate.count("max_steps", max_steps)
     summary = _summary(X, q)
     if isinstance(w, Linear):
+        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
     _validate.decoded(w, q.t)
     found = maximise(_expected_log_p, w, summary, max_steps=max_steps)
@@ -162,34 +167,34 @@ def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int
 class _Summary(eqx.Module):
     """All that the M-step needs to know of q and X, per datum: how many data each node answers for, where and how wide.
 
-    t: [S, d]. n: [S] = 1/N Σ_i q_i(t_s). mean: [S, D] = Σ_i q_i(t_s) x_i / Σ_i q_i(t_s). scatter: [S, D], n times the
-    mean square around that mean. N has gone: decoding the S nodes is the whole cost of a step.
+    t: [S, d]. n: [S] = 1/N Σ_i q_i(t_s). mean: [S, D] = Σ_i q_i(t_s) x_i / Σ_i q_i(t_s). s: [S, D], the standard
+    deviation around that mean. N has gone: decoding the S nodes is the whole cost of a step.
     """
 
     t: Float[Array, "S d"]
     n: Float[Array, "S"]
     mean: Float[Array, "S D"]
-    scatter: Float[Array, "S D"]
+    s: Float[Array, "S D"]
 
 
 @eqx.filter_jit
 def _summary(X: Array, q: Weighted) -> _Summary:
-    centre = X.mean(axis=0)
-    X, weight = X - centre[None], q.weight / len(X)
-    n = weight.sum(axis=0)
-    first, second = (jnp.matmul(weight.T, power, precision="highest") for power in (X, X**2))
+    centre, weight = X.mean(axis=0), q.weight / len(X)
+    unit = units(X - centre[None])
+    x, n = (X - centre[None]) / unit[None], weight.sum(axis=0)
+    first, second = (jnp.matmul(weight.T, power, precision="highest") for power in (x, x**2))
     # A node that answers for nothing has no mean, and needs none.
-    mean = first / jnp.where(n > 0, n, 1)[:, None]
-    scatter = jnp.maximum(second - n[:, None] * mean**2, 0)
-    return _Summary(q.t, n, mean + centre[None], scatter)
+    mean, square = (moment / jnp.where(n > 0, n, 1)[:, None] for moment in (first, second))
+    s = jnp.sqrt(jnp.maximum(square - mean**2, 0))
+    return _Summary(q.t, n, mean * unit[None] + centre[None], s * unit[None])
 
 
 def _expected_log_p(w: Any, summary: _Summary) -> Float[Array, ""]:
     """1/N Σ_i E_{q_i} log p(x_i|t,w): the part of the bound that w is in."""
     mu, sigma = jax.vmap(lambda t: w(t))(summary.t)
     n = summary.n[:, None]
-    squares = (n * (summary.mean - mu) ** 2 + summary.scatter) / sigma**2
-    return -0.5 * jnp.sum(squares + n * (2 * jnp.log(sigma) + LOG_2PI))
+    squares = ((summary.mean - mu) / sigma) ** 2 + (summary.s / sigma) ** 2
+    return -0.5 * jnp.sum(n * (squares + 2 * jnp.log(sigma) + LOG_2PI))
 
 
 @eqx.filter_jit
@@ -198,10 +203,12 @@ def _regression(w: Linear, summary: _Summary) -> Linear:
     n = summary.n[:, None] / summary.n.sum()
     t_mean, x_mean = jnp.sum(n * summary.t, axis=0), jnp.sum(n * summary.mean, axis=0)
     t, x = summary.t - t_mean[None], summary.mean - x_mean[None]
+    unit = units(jnp.abs(x) + summary.s)
+    x, s = x / unit[None], summary.s / unit[None]
     W = jnp.linalg.solve((n * t).T @ t, (n * t).T @ x).T
-    sigma_squared = jnp.sum(n * (x - t @ W.T) ** 2 + summary.scatter, axis=0)
-    sigma_squared = sigma_squared if w.log_sigma.ndim else sigma_squared.mean()
-    return Linear(W, x_mean - W @ t_mean, 0.5 * jnp.log(sigma_squared))
+    error, variance = (jnp.sum(n * (part**2 + s**2), axis=0) for part in (x - t @ W.T, x))
+    W = W * unit[:, None]
+    return Linear(W, x_mean - W @ t_mean, log_sigma(error, variance, unit, each=w.log_sigma.ndim > 0))
 
 
 @eqx.filter_jit

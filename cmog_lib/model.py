@@ -51,10 +51,11 @@ def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S
     w = _validate.decoder(w)
     X, T = _validate.array("X", X, ("N", w.data_dim)), _validate.array("T", T, ("S", w.latent_dim))
     mu, sigma = jax.vmap(lambda t: w(t))(T)
-    # The three terms cancel; only x − μ matters, so both are measured from the data's mean, where they are small.
-    centre = X.mean(axis=0)
-    X, mu = X - centre[None], mu - centre[None]
-    precision = sigma**-2
+    # The three terms cancel; only x − μ matters, so both are measured from the data's mean, where they are small, and
+    # in units of one latent's σ, where no square leaves the range of float32.
+    centre, unit = X.mean(axis=0), jax.lax.stop_gradient(sigma[0])
+    X, mu = (X - centre[None]) / unit[None], (mu - centre[None]) / unit[None]
+    precision = (sigma / unit[None]) ** -2
     quadratic = (
         jnp.matmul(X**2, precision.T, precision="highest")
         - 2 * jnp.matmul(X, (mu * precision).T, precision="highest")

@@ -67,6 +67,8 @@ def functions() -> dict:
         "ppca.fit": lambda X: ppca.fit(X, 2),
         "ppca.fit_all": lambda X: ppca.fit_all(X).log_likelihood,
         "ppca.fit_all, fewer data than dimensions": lambda X: ppca.fit_all(X.T).eigenvalues,
+        "ppca.fit_all, units": lambda X: ppca.fit_all(X * jnp.asarray([1e4, 1, 1, 1, 1.0])).log_likelihood,
+        "ppca.fit_all, two columns nearly the same": lambda X: nearly_the_same(X),
         "ppca.em_step": lambda X: ppca.em_step(straight, X),
         "mcmc.hmc": lambda X: mcmc.hmc(w, X, jnp.zeros((2, N, 2)), **options).t,
         "mcmc.metropolis": lambda X: mcmc.metropolis(straight, X, jnp.zeros((2, N, 2)), **options).t,
@@ -125,6 +127,12 @@ def exactly(w, X) -> tuple:
     found = quadrature.exact(w, X)
     q = found.posterior(41)
     return found.log_p_x, found.error, (jnp.exp(q.log_weight) @ q.t)
+
+
+def nearly_the_same(X) -> jax.Array:
+    """Logarithms of eigenvalues, of which the last is known to six digits: 1e-4 of it to ten places."""
+    twice = jnp.concatenate([X[:, :4], X[:, 3:4] + 1e-6 * X[:, 4:]], axis=1)
+    return 1e-4 * jnp.log(ppca.fit_all(twice).eigenvalues)
 
 
 def numbers(result) -> np.ndarray:

@@ -16,9 +16,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.experimental.sparse
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import cmog_lib
 from cmog_lib import amortised, datasets, decoders, mcmc, model, ppca, quadrature
@@ -68,6 +70,20 @@ IMAGES = datasets.Images(numbers(N, D), jnp.zeros(N, int), (1, D), 2)
 ONES = jnp.ones(D)
 IN_WRONG_PLACE = {"a decoder": (LINEAR, "Linear|object"), "a key": (KEY, r"key<\w+>|ArrayImpl|PRNGKeyArray")}
 
+
+class Table:
+    """A table of columns of different kinds, as pandas has it, whose numbers come out as objects."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.ones(self.shape, dtype or object)
+
+    def to_numpy(self, dtype: Any) -> np.ndarray:
+        return np.asarray(self, dtype)
+
+
 # What is wrong: a name for it, the value, and a pattern for what the message must say came.
 Faults = dict[str, tuple[Any, str]]
 
@@ -90,6 +106,10 @@ def array_faults(shape: tuple[int, ...], *, missing: bool = False, scalar: bool 
     }
     if not missing:
         faults["NaN"] = (with_one(np.nan, *shape) if shape else np.float32(np.nan), "nan")
+    if len(shape) == 2:
+        faults["sparse"] = (scipy.sparse.csr_matrix(np.ones(shape, "f")), r"sparse csr_matrix.*\.toarray\(\)")
+        faults["sparse in JAX"] = (jax.experimental.sparse.BCOO.fromdense(numbers(*shape)), r"sparse BCOO.*todense\(\)")
+        faults["a table"] = (Table(*shape), r"object\[.*from a Table; convert it with [\w.]+\.to_numpy\(float")
     if shape:
         faults["one more"] = (numbers(*shape[:-1], shape[-1] + 1), came)
         faults["empty"] = (np.ones((0, *shape[1:]), "f"), r"\[0")
@@ -221,7 +241,7 @@ STARTS: Faults = {
     "other chains": (eqx.tree_at(lambda c: c.t, CHAINS, numbers(2, 3, N + 1, d)), r"float32\[2, 5, 2\]"),
 }
 STREAMED_FAULTS = {"nothing", "text", "integers", "truth values", "complex", "bytes in the other order"}
-STREAMED_FAULTS |= {"empty", "a number", "a key", "ragged"}
+STREAMED_FAULTS |= {"sparse", "sparse in JAX", "a table", "empty", "a number", "a key", "ragged"}
 KINDS: dict[str, Kind] = {
     "w": Kind(NETWORK, DECODERS),
     "linear": Kind(LINEAR, NOT_LINEAR),

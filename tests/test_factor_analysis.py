@@ -96,6 +96,18 @@ def test_sigma_stops_at_the_floor_in_a_heywood_case(dtype):
         assert share[1:].min() > 0.5
 
 
+def test_coordinates_on_the_floor_are_found_as_the_docstring_says(dtype):
+    X = data(dtype)
+    X = X.at[:, 3].set(X[:, 1] + X[:, 2])
+    floor = 1e-2
+    w = ppca.fit_factor_analysis(X, d, floor=floor)
+    collapsed = jnp.flatnonzero(w.sigma < 1.01 * floor * X.std(axis=0))
+    # Latents for two of three coordinates that depend on each other reproduce the third too: two of them, or all three.
+    assert len(collapsed) >= 1 and set(np.asarray(collapsed).tolist()) <= {1, 2, 3}
+    assert "`jnp.flatnonzero(w.sigma < 1.01 * floor * X.std(axis=0))`" in ppca.fit_factor_analysis.__doc__
+    assert not len(jnp.flatnonzero(ppca.fit_factor_analysis(data(dtype), d).sigma < 1e-3 * 1.01 * X.std(axis=0)))
+
+
 def test_one_sigma_for_all_is_never_better(dtype):
     X = data(dtype)
     assert log_p_x(ppca.fit_factor_analysis(X, d), X).mean() > log_p_x(ppca.fit(X, d), X).mean()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, ortho_group
 
-from cmog_lib import model, ppca
+from cmog_lib import em, model, ppca, quadrature
 from cmog_lib.decoders import Linear
 
 D, d, N = 6, 2, 200
@@ -150,6 +150,60 @@ def test_em_ends_at_the_closed_form(dtype):
     # W itself is only known up to a rotation of the latents.
     for mine, closed in zip(ppca.marginal(w), ppca.marginal(optimum), strict=True):
         np.testing.assert_allclose(mine, closed, **close(dtype, loose=100))
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_em_never_falls_on_data_that_the_model_reproduces_exactly(dtype, vector):
+    random = np.random.default_rng(0)
+    X = jnp.asarray(random.normal(size=(100, d)) @ random.normal(size=(d, D)), dtype)
+    w = decoder(dtype, vector=vector, seed=7)
+    trace = [float(log_p_x(w, X).mean())]
+    for _ in range(300):
+        w = ppca.em_step(w, X)
+        trace.append(float(log_p_x(w, X).mean()))
+    # σ ends on its floor, where x − Wm is known to √ε of σ: some roundings of a sum of D squares.
+    assert np.diff(trace).min() > -300 * jnp.finfo(dtype).eps and trace[-1] > trace[0] + 20
+    spread = X.std(axis=0) if vector else jnp.sqrt(X.var(axis=0).mean())
+    np.testing.assert_allclose(jnp.exp(w.log_sigma) / spread, float(jnp.finfo(dtype).eps) ** 0.5, rtol=1e-3)
+
+
+def test_em_never_falls_where_one_coordinate_is_known_almost_exactly(dtype):
+    random = np.random.default_rng(1)
+    t = random.normal(size=(N, d))
+    X = jnp.asarray(
+        np.column_stack([t[:, 0], t @ random.normal(size=(d, D - 1)) + random.normal(size=(N, D - 1))]), dtype
+    )
+    tiny = 0.5 * float(np.log(jnp.finfo(dtype).eps))
+    start = decoder(dtype, seed=7)
+    w = Linear(start.W, start.b, jnp.zeros(D, dtype).at[0].set(tiny))
+    trace = [float(log_p_x(w, X).mean())]
+    for _ in range(150):
+        w = ppca.em_step(w, X)
+        trace.append(float(log_p_x(w, X).mean()))
+    # Beside a term of 1/ε in M = I + WᵀΣ₀⁻¹W what the other coordinates say would be lost, and 0.04 nats with it.
+    assert np.diff(trace).min() > -300 * jnp.finfo(dtype).eps and trace[-1] > trace[1] + 0.01
+    w64, X64 = (jax.tree.map(lambda part: np.asarray(part, "float64"), part) for part in (w, X))
+    stacked = np.linalg.qr(np.concatenate([np.diag(np.exp(w64.log_sigma)), w64.W.T]), mode="r")
+    y = np.linalg.solve(stacked.T, (X64 - w64.b).T)
+    log_det = 2 * np.log(np.abs(np.diag(stacked))).sum()
+    expected = -0.5 * ((y**2).sum(axis=0).mean() + log_det + D * np.log(2 * np.pi))
+    np.testing.assert_allclose(trace[-1], expected, atol=2e-3 if dtype == jnp.float32 else 1e-6)
+
+
+def test_em_step_names_the_columns_that_have_no_sigma_of_their_own(entry_errors, dtype):
+    X = data(dtype).at[:, jnp.asarray([0, 4])].set(0.1)
+    nodes, own, shared = quadrature.grid(2, 10), decoder(dtype, vector=True), decoder(dtype)
+    T = jnp.zeros((1, N, d), dtype)
+    steps = ppca.em_step, lambda w, X: em.em_step(w, X, nodes), lambda w, X: em.m_step_on_draws(w, T[:, : len(X)], X)
+    for step in steps:
+        with pytest.raises(ValueError, match=r"^X must not have constant columns.*got 2 of them: 0, 4; leave them out"):
+            step(own, X)
+        with pytest.raises(ValueError, match=r"^X must not have constant columns.*got 6 of them"):
+            step(own, X[:1])
+        with pytest.raises(ValueError, match=r"^X must have rows that differ.*got 1 of them"):
+            step(shared, X[:1])
+    for step in steps[:2]:
+        assert np.isfinite(step(shared, X).log_sigma)
 
 
 @pytest.mark.parametrize("vector", [False, True])

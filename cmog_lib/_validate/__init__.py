@@ -4,7 +4,7 @@ Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wh
 `jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold.
 """
 
-from cmog_lib._validate.arrays import array, log_weights, nodes, one_or_many, scalar
+from cmog_lib._validate.arrays import array, log_weights, nodes, on_host, one_or_many, scalar, variances
 from cmog_lib._validate.decoders import decoded, decoder
 from cmog_lib._validate.numbers import count, function, key, kind, positive, sizes
 
@@ -18,8 +18,10 @@ __all__ = [
     "kind",
     "log_weights",
     "nodes",
+    "on_host",
     "one_or_many",
     "positive",
     "scalar",
     "sizes",
+    "variances",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cmog_lib._validate.numbers import positive
 
-BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together
+BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together, and that a device's array is copied for
 
 
 def array(
@@ -30,6 +31,12 @@ def array(
     Raises ValueError naming the argument, what came and what was expected.
     """
     expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
+    if hasattr(value, "todense"):
+        raise ValueError(
+            f"{name} must be {expected}, got a sparse {type(value).__name__}{list(value.shape)}; convert it with"
+            f" {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()"
+        )
+    given = value
     if not isinstance(getattr(value, "dtype", None), np.dtype):  # a list, or an array of another library
         try:
             value = np.asarray(value)
@@ -39,8 +46,12 @@ def array(
     # Bytes in the other order, as some instruments write them, and more than eight of a number are nothing to JAX.
     foreign = not value.dtype.isnative or value.dtype.itemsize > 8
     if foreign or not jnp.issubdtype(value.dtype, jnp.floating):
-        real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
-        advice = f"; convert it with jnp.asarray({name}, float)" if real else ""
+        advice = ""
+        if hasattr(given, "to_numpy"):  # a table of pandas, whose columns of different kinds come out as objects
+            na_value = ", na_value=np.nan" if missing else ""
+            advice = f" from a {type(given).__name__}; convert it with {name}.to_numpy(float{na_value})"
+        elif any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+            advice = f"; convert it with jnp.asarray({name}, float)"
         raise ValueError(f"{name} must be {expected}, got {came}{advice}")
     fits = len(value.shape) == len(shape) and all(
         length > 0 if isinstance(want, str) else length == want for length, want in zip(value.shape, shape, strict=True)
@@ -58,6 +69,32 @@ def array(
                 f" ({count} of {value.size} values are {bad})"
             )
     return value if mapped and isinstance(value, np.memmap) else jnp.asarray(value)
+
+
+def on_host(value: Any) -> bool:
+    """Whether NumPy reads `value` where it lies: an array of NumPy's, or of JAX on one CPU. Others would be copied."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return not hasattr(value, "devices") or [device.platform for device in value.devices()] == ["cpu"]
+
+
+def variances(name: str, values: Any, scale: Callable[[], Any]) -> None:
+    """That variances which are not 0 are within the range of their precision, also their sum.
+
+    scale: what they are the squares of, for the message. Raises ValueError, which names it.
+    """
+    if isinstance(values, jax.core.Tracer):
+        return
+    values = np.asarray(values)
+    limits = np.finfo(values.dtype)
+    with np.errstate(over="ignore"):
+        held = values.size == 0 or (values.min() >= limits.tiny and np.isfinite(values.sum()))
+    if not held:
+        size = float(scale())
+        raise ValueError(
+            f"{name} must be of a scale whose squares {values.dtype} holds, from {limits.tiny**0.5:.1g} to"
+            f" {limits.max**0.5:.1g}, got {size:.2g}; take another unit, such as {name} / {size:.1g}, or float64"
+        )
 
 
 def one_or_many(name: str, value: Any, width: int) -> jax.Array:
@@ -95,9 +132,10 @@ def log_weights(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Arra
 
 def _faults(value: Any, missing: bool) -> tuple[int, tuple[int, ...], Any]:
     """How many values are not finite (with `missing`: infinite), where the first of them is, and what it is."""
-    if isinstance(value, jax.Array) and not value.is_fully_replicated:
-        # On several devices it is looked at there: nobody holds it all, and every process comes to the same verdict.
-        count, row, entry, first = map(np.asarray, _faults_of_shards(value, missing))
+    dealt_out = isinstance(value, jax.Array) and not value.is_fully_replicated
+    if dealt_out or (value.size > BLOCK and not on_host(value)):
+        # Checked where it lies: no process holds all shares, all come to the same verdict, and much is not copied.
+        count, row, entry, first = map(np.asarray, _faults_where_it_lies(value, missing))
         return int(count), (int(row), *map(int, np.unravel_index(int(entry), value.shape[1:]))), first
     if isinstance(value, np.memmap) and value.size > BLOCK:
         rows = max(1, BLOCK * len(value) // value.size)
@@ -114,7 +152,7 @@ def _faults(value: Any, missing: bool) -> tuple[int, tuple[int, ...], Any]:
 
 
 @partial(jax.jit, static_argnames="missing")
-def _faults_of_shards(value: jax.Array, missing: bool) -> tuple[jax.Array, ...]:
+def _faults_where_it_lies(value: jax.Array, missing: bool) -> tuple[jax.Array, ...]:
     rows = value.reshape(len(value), -1)
     wrong = jnp.isinf(rows) if missing else ~jnp.isfinite(rows)
     row = jnp.argmax(wrong.any(axis=1))

@@ -26,7 +26,8 @@ def start_at(w: W, X: Float[Array, "N D"]) -> W:
         raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
     X = _validate.array("X", X, ("N", w.data_dim))
     b = X.mean(axis=0)
-    s = jnp.sqrt(jnp.mean((X - b[None]) ** 2))
+    largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
+    s = largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))
     floor = 0.0 if isinstance(w, Linear) else w.sigma_min
     if not s > floor:
         raise ValueError(f"X must have a standard deviation above sigma_min = {float(floor):g}, got {float(s):g}")

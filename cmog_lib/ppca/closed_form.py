@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
@@ -24,10 +25,13 @@ def linear(w: Any) -> Linear:
 def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """p(x|w) = N(x; b, WWᵀ + Σ₀), as its mean and covariance.
 
-    w: linear decoder. Returns b [D] and WWᵀ + Σ₀ [D, D]. Slide 5.
+    w: linear decoder. Returns b [D] and WWᵀ + Σ₀ [D, D]. Raises ValueError where a variance is too large or too small
+    for the precision. Slide 5.
     """
     w = linear(w)
-    return w.b, w.W @ w.W.T + jnp.diag(w.sigma**2)
+    covariance = w.W @ w.W.T + jnp.diag(w.sigma**2)
+    _validate.variances("w", jnp.diagonal(covariance), lambda: jnp.maximum(jnp.abs(w.W).max(), w.sigma.max()))
+    return w.b, covariance
 
 
 def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
@@ -74,33 +78,51 @@ def log_p_x_observed(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     return _log_p_x(w, x, ~jnp.isnan(x))
 
 
-def posterior_factor(w: Linear, observed: Bool[Array, "D"]) -> Float[Array, "d d"]:
-    """The lower triangular L with LLᵀ = M⁻¹ = (I + WᵀΣ₀⁻¹W)⁻¹, over the observed rows of W.
+def frame(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:
+    """A rotation Q of t for which Σ₀^−½W Q, from its longest row on, is lower trapezoidal.
 
-    The Cholesky factor of M read from its last row upwards gives L by one triangular inverse: M⁻¹ is never formed, so
-    nothing is lost in float32 where σ is small.
+    scaled: Σ₀^−½W. p(x|w) is the same for W and W Q. Where some σ_j are much smaller than the others, M = I + WᵀΣ₀⁻¹W
+    is large along their rows of W. In this frame these lie along the first axes, and the other rows keep their digits.
     """
-    scaled = jnp.where(observed, jnp.exp(-w.log_sigma), 0.0)[:, None] * w.W
-    identity = jnp.eye(w.latent_dim, dtype=w.W.dtype)
-    reverse = jnp.linalg.cholesky((identity + scaled.T @ scaled)[::-1, ::-1])
-    return solve_triangular(reverse, identity, lower=True, trans="T")[::-1, ::-1]
+    longest_first = jnp.argsort(-jnp.abs(scaled).max(axis=1))
+    # Any fixed rotation is right, so there is nothing to differentiate.
+    return jax.lax.stop_gradient(jnp.linalg.qr(scaled[longest_first].T, mode="complete")[0])
 
 
-def _residual(w: Linear, x: Array, observed: Array) -> Array:
+def posterior_factor(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:
+    """The upper triangular F with FFᵀ = M⁻¹ = (I + WᵀΣ₀⁻¹W)⁻¹.
+
+    scaled: Σ₀^−½W, with rows of 0 for missing cells. The Cholesky factor of M gives F by one triangular inverse: M⁻¹ is
+    never formed, so nothing is lost in float32 where σ is small.
+    """
+    identity = jnp.eye(scaled.shape[1], dtype=scaled.dtype)
+    return solve_triangular(jnp.linalg.cholesky(identity + scaled.T @ scaled), identity, lower=True).T
+
+
+def _in_frame(w: Linear, x: Array, observed: Array) -> tuple[Array, Array, Array, Array]:
+    """m and F of p(t|x,w) in the frame, what m leaves over of (x − b)/σ, and the frame.
+
+    In units of σ squares stay in range whatever the data's scale.
+    """
+    scaled = w.W / w.sigma[:, None]
+    Q = frame(scaled)
+    scaled = jnp.where(observed[:, None], scaled @ Q, 0.0)
     # The inner `where` keeps the NaN of a missing cell out of the subtraction, and so out of its gradient.
-    return jnp.where(observed, jnp.where(observed, x, 0.0) - w.b, 0.0)
+    y = jnp.where(observed, (jnp.where(observed, x, 0.0) - w.b) / w.sigma, 0.0)
+    F = posterior_factor(scaled)
+    m = F @ (F.T @ (scaled.T @ y))
+    return m, F, y - scaled @ m, Q
 
 
 def _posterior(w: Linear, x: Array, observed: Array) -> FullGaussian:
-    L = posterior_factor(w, observed)
-    weighted = _residual(w, x, observed) * jnp.exp(-2 * w.log_sigma)
-    return FullGaussian(L @ (L.T @ (w.W.T @ weighted)), L)
+    m, F, _, Q = _in_frame(w, x, observed)
+    R = jnp.linalg.qr((Q @ F).T, mode="r")  # RᵀR = Q FFᵀ Qᵀ
+    return FullGaussian(Q @ m, R.T * jnp.sign(jnp.diagonal(R))[None])
 
 
 def _log_p_x(w: Linear, x: Array, observed: Array) -> Array:
     # Bayes' rule read backwards, p(x) = p(x|t) p(t) / p(t|x), holds at every t; at t = m, the posterior's mean, it is a
     # sum of squares. Woodbury's difference of two large numbers, the usual road, cancels in float32 where σ is small.
-    q = _posterior(w, x, observed)
-    error = (_residual(w, x, observed) - w.W @ q.m) / w.sigma
+    m, F, error, _ = _in_frame(w, x, observed)
     log_p_x_given_m = -0.5 * jnp.sum(jnp.where(observed, error**2 + 2 * w.log_sigma + LOG_2PI, 0.0))
-    return log_p_x_given_m - 0.5 * jnp.sum(q.m**2) + jnp.sum(jnp.log(jnp.diagonal(q.L)))
+    return log_p_x_given_m - 0.5 * jnp.sum(m**2) + jnp.sum(jnp.log(jnp.diagonal(F)))

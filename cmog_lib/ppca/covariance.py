@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from cmog_lib import _validate
 
 LARGE, BLOCK = 2**24, 4096  # numbers from which on a covariance is summed in blocks, of so many data each
 
@@ -20,20 +25,26 @@ def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
 
 def moments(X: Float[Array | np.ndarray, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """b = 1/N Σ_i x_i and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, in float64."""
-    known = not isinstance(X, jax.core.Tracer)
-    if known and isinstance(X, jax.Array) and len(X.sharding.device_set) > 1:
-        # Each device sums its share. What comes of it is small, and need not be decomposed by each of them.
-        b, S = map(np.asarray, _moments(X))
-        return jnp.asarray(b), jnp.asarray(S)
-    if not known or X.size < LARGE:
-        return _moments(X)
+    if not in_blocks(X):
+        b, S = _moments(X)
+        if dealt_out(X):
+            # Each device has summed its share. What comes of it is small, and need not be decomposed by each of them.
+            b, S = (jnp.asarray(np.asarray(part)) for part in (b, S))
+        return b, S
     # BLAS makes use of a product's symmetry, XLA does not; and in blocks the data need no copy in float64.
     x = np.asarray(X)
-    b, S = x.mean(axis=0, dtype="float64"), np.zeros((x.shape[1], x.shape[1]))
+    b, S, rest = x.mean(axis=0, dtype="float64"), np.zeros((x.shape[1], x.shape[1])), np.zeros(x.shape[1])
     for k in range(0, len(x), BLOCK):
         residual = x[k : k + BLOCK] - b[None]
         S += residual.T @ residual
-    return jnp.asarray(b), jnp.asarray(S / len(x))
+        rest += residual.sum(axis=0)
+    rest /= len(x)  # what rounding left in the mean
+    return jnp.asarray(b + rest), jnp.asarray(S / len(x) - rest[:, None] * rest[None, :])
+
+
+def in_blocks(X: Any) -> bool:
+    """Whether NumPy sums X block by block: a file, or many numbers in the host's memory. On accelerators JAX does."""
+    return isinstance(X, np.ndarray) or (_validate.on_host(X) and X.size >= LARGE)
 
 
 @jax.jit
@@ -41,23 +52,40 @@ def _moments(X: Array) -> tuple[Array, Array]:
     x = X.astype("float64")
     b = x.mean(axis=0)
     x = x - b[None]
-    return b, x.T @ x / len(x)
+    rest = x.mean(axis=0)
+    return b + rest, x.T @ x / len(x) - rest[:, None] * rest[None, :]
 
 
-@jax.jit
-def by_covariance(b: Array, S: Array) -> tuple[Array, Array, Array, Array]:
-    """b, Λ, U and the trace of S, the largest eigenvalue first."""
-    eigenvalues, eigenvectors = jnp.linalg.eigh(S)
-    return b, eigenvalues[::-1], eigenvectors[:, ::-1], jnp.trace(S)
+def dealt_out(X: Any) -> bool:
+    """Whether several devices hold X."""
+    return _devices(X) > 1
 
 
-@jax.jit
-def by_inner_products(X: Array) -> tuple[Array, Array, Array, Array]:
-    """The same, from the N × N matrix of inner products: for fewer data than dimensions."""
-    x = X.astype("float64")
-    b = x.mean(axis=0)
-    x = x - b[None]
-    eigenvalues, inner = jnp.linalg.eigh(x @ x.T / len(x))
-    # xᵀU has orthogonal columns up to rounding, which QR removes, also in the columns of length zero.
-    eigenvectors, _ = jnp.linalg.qr(x.T @ inner[:, ::-1])
-    return b, eigenvalues[::-1], eigenvectors, jnp.sum(x**2) / len(x)
+def _devices(X: Any) -> int:
+    return len(X.sharding.device_set) if isinstance(X, jax.Array) and not isinstance(X, jax.core.Tracer) else 1
+
+
+def root(X: Float[Array | np.ndarray, "N D"], b: Float[Array, "D"]) -> Float[Array, "D D"]:
+    """R with RᵀR = S, in float64, from x − b = QR and so without squares: of each block, or device, then of all R."""
+    N, D = X.shape
+    if not in_blocks(X):
+        devices = _devices(X)
+        R = _root(X, b, devices if N % devices == 0 else 1)
+        return jnp.asarray(np.asarray(R)) if devices > 1 else R
+    x, mean, R = np.asarray(X), np.asarray(b), np.zeros((0, D))
+    for k in range(0, N, BLOCK):
+        R = np.linalg.qr(np.concatenate([R, x[k : k + BLOCK] - mean[None]]), mode="r")
+    return jnp.asarray(R / N**0.5)
+
+
+@partial(jax.jit, static_argnames="shares")
+def _root(X: Array, b: Array, shares: int) -> Array:
+    x = (X.astype("float64") - b[None]) / len(X) ** 0.5
+    if shares > 1:
+        x = jax.vmap(_triangle)(x.reshape(shares, -1, x.shape[1])).reshape(-1, x.shape[1])
+    return _triangle(x)
+
+
+def _triangle(x: Array) -> Array:
+    R: Any = jnp.linalg.qr(x, mode="r")
+    return R

@@ -6,13 +6,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate, optimise
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
+from cmog_lib.ppca.sigma import refuse_constant
 from cmog_lib.ppca.spectrum import fit_all
 
 
@@ -22,8 +22,10 @@ def fit_factor_analysis(
     """max_{W,b,σ} Σ_i log N(x_i; b, WWᵀ + diag σ²): the linear decoder with one σ_j for each coordinate.
 
     X: [N, D], data, in any units: another unit for a coordinate scales its row of W and its σ_j, and nothing else.
-    latent_dim: d, at least 1 and below the rank. floor: no σ_j goes below this share of the coordinate's standard
-    deviation; without one the likelihood can grow for ever as some σ_j goes to 0 (a Heywood case).
+    latent_dim: d, at least 1 and below the rank. floor: σ_j is at least floor · (standard deviation of x_j). Without
+    a floor the likelihood may have no maximum: it can grow for ever as some σ_j go to 0 (Heywood cases).
+    A σ_j on the floor means that coordinate j has collapsed: the latents reproduce it, and the floor alone decides σ_j
+    and how large the likelihood is. `jnp.flatnonzero(w.sigma < 1.01 * floor * X.std(axis=0))` are these coordinates.
     The likelihood has several maxima on some data; the better one from two starts is returned.
     Raises ValueError for constant columns (there σ_j would be 0), for a d out of range, for a floor outside (0, 1);
     RuntimeError when max_steps were not enough.
@@ -33,14 +35,9 @@ def fit_factor_analysis(
     floor, tolerance = _validate.positive("floor", floor), _validate.positive("tolerance", tolerance)
     if floor >= 1:
         raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
+    refuse_constant(X, each=True)
     with jax.enable_x64(True):
-        b, deviation, largest, S = _standardised(X)
-        constant = np.flatnonzero(np.asarray(deviation <= 4 * jnp.finfo(X.dtype).eps * largest))
-        if len(constant):
-            raise ValueError(
-                f"X must not have constant columns, since their σ would be 0 and the likelihood infinite; got "
-                f"{len(constant)} of them: {', '.join(map(str, constant[:20]))}; leave them out"
-            )
+        b, deviation, S = _standardised(X)
         spectrum = fit_all((X - b[None]) / deviation[None])
         d = spectrum.possible(latent_dim)
         starts = [jnp.full(len(S), 0.5 * jnp.log(0.5))]
@@ -59,12 +56,12 @@ def fit_factor_analysis(
 
 
 @jax.jit
-def _standardised(X: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean, standard deviation and largest size of each coordinate, and the correlations."""
+def _standardised(X: Array) -> tuple[Array, Array, Array]:
+    """Mean and standard deviation of each coordinate, and the correlations."""
     x = X.astype("float64")
-    b, deviation, largest = x.mean(axis=0), x.std(axis=0), jnp.abs(x).max(axis=0)
+    b, deviation = x.mean(axis=0), x.std(axis=0)
     x = (x - b[None]) / deviation[None]
-    return b, deviation, largest, x.T @ x / len(x)
+    return b, deviation, x.T @ x / len(x)
 
 
 @partial(jax.jit, static_argnames="d")

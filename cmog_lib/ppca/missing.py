@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
+from cmog_lib.ppca.closed_form import frame
 from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.spectrum import fit
 
@@ -18,7 +19,8 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
     """max_w Σ_i log p(x_i,observed|w), where log p(x_observed|w) = log ∫ p(x|w) dx_missing; NaN marks a missing cell.
 
     X: [N, D], data. latent_dim: d, from 1 to D − 1. tolerance: it ends when a step gains less, in nats per datum.
-    Every step is exact and none lowers the likelihood. With nothing missing the result is `fit`'s.
+    Every step is exact and none lowers the likelihood. With nothing missing the result is `fit`'s. Between columns that
+    were never observed together the data tell no sign: of equal maxima it returns one, always the same.
     Raises ValueError for an infinite value, a row or a column without any observed cell, a d that is out of range, and
     where so few cells were observed that d dimensions reproduce them all and the likelihood has no maximum;
     RuntimeError when max_steps were not enough. Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
@@ -26,9 +28,8 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
     X = _validate.array("X", X, ("N", "D"), missing=True)
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
     _validate.count("latent_dim", latent_dim, 1, max(X.shape[1] - 1, 1))
-    observed = ~np.isnan(np.asarray(X))
     for axis, name in enumerate(("row", "column")):
-        empty = np.flatnonzero(~observed.any(axis=1 - axis))
+        empty = np.flatnonzero(jnp.isnan(X).all(axis=1 - axis))
         if len(empty):
             consequence = "says nothing" if name == "row" else "cannot be fitted"
             raise ValueError(
@@ -37,9 +38,9 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
             )
     with jax.enable_x64(True):
         mean, x, observed = _filled(X)
-        start = fit(x, latent_dim)
+        start = _pushed(fit(x, latent_dim), x, observed)
         w, gain, steps = _climb(start, x, observed, jnp.asarray(tolerance), jnp.asarray(max_steps))
-        if not jnp.exp(2 * w.log_sigma) > _floor(x):
+        if not jnp.exp(2 * w.log_sigma) > _floor(x, observed):
             raise ValueError(
                 f"latent_dim must leave some spread for σ: {latent_dim} dimensions reproduce all {int(observed.sum())} "
                 "observed cells, σ goes to 0 and the likelihood to infinity; take fewer dimensions"
@@ -60,15 +61,31 @@ def _filled(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "N 
     return mean, jnp.where(observed, x - mean[None], 0.0), observed
 
 
-def _floor(x: Array) -> Array:
-    return 1e-12 * jnp.mean(x**2)
+def _floor(x: Array, observed: Array) -> Array:
+    """The σ² at which the fit has collapsed: a share of the smallest variance, whatever the units of other columns."""
+    variance = _variance(x, observed)
+    largest = variance.max()
+    return 1e-12 * jnp.min(jnp.where(variance > 1e-28 * largest, variance, largest))  # what is less is rounding
+
+
+def _variance(x: Array, observed: Array) -> Float[Array, "D"]:
+    return jnp.sum(x**2, axis=0) / observed.sum(axis=0)
+
+
+def _pushed(w: Linear, x: Array, observed: Array) -> Linear:
+    """The start, moved by a hundredth. A missing cell filled with the mean tells of no correlation: where two columns
+    were never observed together some rows of W are 0, a saddle of the likelihood, which no exact step leaves.
+    """
+    noise = jax.random.normal(jax.random.key(0), w.W.shape, w.W.dtype)
+    push = jnp.where(observed.all(), 0.0, 0.01) * jnp.sqrt(_variance(x, observed))[:, None] * noise
+    return Linear(w.W + push, w.b, w.log_sigma)
 
 
 @jax.jit
 def _climb(w: Linear, x: Array, observed: Array, tolerance: Array, max_steps: Array) -> tuple[Linear, Array, Array]:
     def goes_on(state: tuple) -> Array:
         w, _, gain, steps = state
-        return (gain >= tolerance) & (steps < max_steps) & (jnp.exp(2 * w.log_sigma) > _floor(x))
+        return (gain >= tolerance) & (steps < max_steps) & (jnp.exp(2 * w.log_sigma) > _floor(x, observed))
 
     def step(state: tuple) -> tuple:
         w, before, _, steps = state
@@ -83,7 +100,7 @@ def _climb(w: Linear, x: Array, observed: Array, tolerance: Array, max_steps: Ar
 def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tuple[Linear, Float[Array, ""]]:
     """One EM step, and the average log p(x_observed|w) before it. x: 0 in the missing cells."""
     N, d = len(x), w.latent_dim
-    seen = observed.astype(x.dtype)
+    seen, w = observed.astype(x.dtype), Linear(w.W @ frame(w.W), w.b, w.log_sigma)
     # E-step. All the M_i = I + Σ_j observed_ij w_j w_jᵀ / σ² are one matrix product, and `log_p_x_observed`'s own.
     M = jnp.eye(d)[None] + _symmetric(seen @ _packed(w.W[:, :, None] * w.W[:, None, :]), d) * jnp.exp(-2 * w.log_sigma)
     factor = jnp.linalg.cholesky(M)
@@ -100,7 +117,15 @@ def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tu
     gram, moment = _symmetric(seen.T @ _packed(tt), d + 1), residual.T @ t
     solution = jnp.linalg.solve(gram, moment[:, :, None])[:, :, 0]
     W, b = solution[:, :d], w.b + solution[:, d]
-    sigma_squared = (jnp.sum(residual**2) - jnp.sum(solution * moment)) / seen.sum()
+    left = jnp.sum(residual**2) - jnp.sum(solution * moment)
+
+    def exactly() -> Array:
+        spread = _symmetric(seen.T @ _packed(covariance), d)
+        return jnp.sum((seen * (residual - t @ solution.T)) ** 2) + jnp.einsum("ji,jik,jk->", W, spread, W)
+
+    # A difference of sums, which has lost its digits where a column is large and σ small.
+    left = jax.lax.cond(left > 1e-8 * jnp.sum(residual**2), lambda: left, exactly)
+    sigma_squared = left / seen.sum()
     # The expanded parameters: p(t) = N(a, R) is fitted too, and then folded into W and b. The same p(x|w), and several
     # times fewer steps, since W need not creep towards the scale at which t is standard normal.
     a, second_moment = m.mean(axis=0), tt.mean(axis=0)[:d, :d]

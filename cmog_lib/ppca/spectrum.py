@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +14,9 @@ from jaxtyping import Array, Float, Int
 from cmog_lib import _validate
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
-from cmog_lib.ppca.covariance import by_covariance, by_inner_products, fix_signs, moments
+from cmog_lib.ppca import eigen
+
+LARGEST_SPREAD = 1e12  # of the columns' standard deviations
 
 
 class Spectrum(eqx.Module):
@@ -113,18 +115,18 @@ class Spectrum(eqx.Module):
 def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
-    X: [N, D], data; of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory. With
-    fewer data than dimensions it goes through the N × N matrix of inner products. It may be mapped over many sets of
-    data by `jax.vmap`; a σ of 0, where there is no maximum, is then refused by nobody.
-    Raises ValueError when X is no finite matrix of floats. Slide 5.
+    X: [N, D], data; of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory, and on
+    an accelerator it is computed there. It may be mapped over many sets of data by `jax.vmap`; a σ of 0, where there is
+    no maximum, then raises no error. An eigenvalue counts as zero if it is what rounding the data can give: their own
+    precision, column by column, and double precision of the largest. Computed in float64.
+    Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
+    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 5.
     """
     X = _validate.array("X", X, ("N", "D"), mapped=True)
-    # The session's precision, which a mapped array, left as it is on disk, does not have by itself.
-    (N, D), dtype = X.shape, jax.dtypes.canonicalize_dtype(X.dtype)
-    # In float64 always: squaring the data's spread into a covariance costs half of the digits.
-    with jax.enable_x64(True):
-        parts = by_inner_products(X) if N < D else by_covariance(*moments(X))
-        return _spectrum(*parts, N, D, dtype)
+    b, eigenvalues, U, rank, spread = eigen.decomposed(X)
+    if not isinstance(spread, jax.core.Tracer):
+        _check(X, b, eigenvalues[: int(rank)], float(spread))
+    return Spectrum(b, eigenvalues, U, len(X), rank)
 
 
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
@@ -137,6 +139,23 @@ def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     return fit_all(X).model(latent_dim)
 
 
+def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -> None:
+    def size() -> float:  # of those rows that say it
+        return float(np.abs(np.asarray(X[:4096]) - np.asarray(b)).max())
+
+    with np.errstate(over="ignore"):  # of data that seem to be constant, perhaps since their squares are 0 or infinite
+        squares = eigenvalues if len(eigenvalues) else np.array([size() or 1.0]) ** 2
+    _validate.variances("X", squares, size)
+    if spread > LARGEST_SPREAD:
+        warnings.warn(
+            f"the columns of X differ in scale by a factor of {spread:.0e}, more than double precision can decompose"
+            " together: small eigenvalues are lost. Use units in which they differ less, or leave out columns that hold"
+            " nothing but rounding errors",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 @partial(jax.jit, static_argnames="d")
 def _model(spectrum: Spectrum, d: int) -> Linear:
     sigma_squared = spectrum._sigma_squared[d]
@@ -144,29 +163,21 @@ def _model(spectrum: Spectrum, d: int) -> Linear:
     return Linear(spectrum.eigenvectors[:, :d] * scale[None], spectrum.b, 0.5 * jnp.log(sigma_squared))
 
 
-@partial(jax.jit, static_argnames=("N", "D", "dtype"))
-def _spectrum(b: Array, eigenvalues: Array, eigenvectors: Array, trace: Array, N: int, D: int, dtype: Any) -> Spectrum:
-    # What is below this came from rounding: of the decomposition, or of the data to their own precision.
-    rounding = max(N, D) * jnp.finfo("float64").eps * eigenvalues[0] + (4 * jnp.finfo(dtype).eps) ** 2 * (trace + b @ b)
-    rank = jnp.sum(eigenvalues > rounding)
-    eigenvalues = jnp.pad(jnp.where(jnp.arange(len(eigenvalues)) < rank, eigenvalues, 0.0), (0, D - len(eigenvalues)))
-    b, eigenvalues, eigenvectors = (part.astype(dtype) for part in (b, eigenvalues, fix_signs(eigenvectors)))
-    return Spectrum(b, eigenvalues, eigenvectors, N, rank.astype("int32"))
-
-
 @jax.jit
 def _log_p_x(spectrum: Spectrum, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
     D, K = spectrum.eigenvectors.shape
-    residual = X - spectrum.b[None]
+    exists = jnp.arange(D) < spectrum.rank
+    # In units of the largest standard deviation, in which no square leaves the range of float32.
+    unit = jnp.where(spectrum.rank > 0, jnp.sqrt(spectrum.eigenvalues[0]), 1.0)
+    squares = spectrum.eigenvalues, spectrum._sigma_squared
+    s, sigma = (jnp.sqrt(jnp.where(exists, square, unit**2)) / unit for square in squares)
+    residual = (X - spectrum.b[None]) / unit
     y = residual @ spectrum.eigenvectors
     outside = jnp.sum((residual - y @ spectrum.eigenvectors.T) ** 2, axis=1)
-    squares = jnp.pad(y.T**2, ((0, D - K), (0, 0)))
+    y = jnp.pad(y.T, ((0, D - K), (0, 0)))
     # Sums of squares from the tail: |x − b|² − Σ_{j≤d} y_j² would cancel.
-    discarded = jnp.cumsum(squares[::-1], axis=0)[::-1] + (outside[None] if K < D else 0.0)
-    exists = jnp.arange(D) < spectrum.rank
-    eigenvalues = jnp.where(exists, spectrum.eigenvalues, 1.0)
-    kept = jnp.cumsum(squares / eigenvalues[:, None] + jnp.log(eigenvalues)[:, None], axis=0)
+    discarded = jnp.cumsum(y[::-1] ** 2, axis=0)[::-1] + (outside[None] if K < D else 0.0)
+    kept = jnp.cumsum((y / s[:, None]) ** 2 + 2 * jnp.log(s)[:, None], axis=0)
     kept = jnp.concatenate([jnp.zeros_like(kept[:1]), kept[:-1]])
-    sigma_squared = jnp.where(exists, spectrum._sigma_squared, jnp.nan)
-    rest = discarded / sigma_squared[:, None] + (jnp.arange(D, 0, -1) * jnp.log(sigma_squared))[:, None]
-    return -0.5 * (D * LOG_2PI + kept + rest)
+    rest = discarded / (sigma**2)[:, None] + (2 * jnp.arange(D, 0, -1) * jnp.log(sigma))[:, None]
+    return jnp.where(exists[:, None], -0.5 * (D * (LOG_2PI + 2 * jnp.log(unit)) + kept + rest), jnp.nan)
