@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, Linear, as_module
+from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import maximise
 from cmog_lib.optimise.interrupts import interruptible, look
@@ -73,7 +74,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     and as `m_step` does for constant columns.
     Slide 16.
     """
-    w = as_module(_validate.decoder(w))
+    w = as_module(w)
     X = _validate.array("X", X, ("N", w.data_dim))
     T = _validate.array("T", T, ("M", len(X), w.latent_dim))
     max_steps = _validate.count("max_steps", max_steps)
@@ -81,7 +82,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
-    if isinstance(w, Linear):
+    if is_linear(w):
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
     _validate.decoded(w, summary.t[:1024])
@@ -111,7 +112,8 @@ def fit(
     from tqdm.auto import tqdm
 
     steps, max_steps = _validate.count("steps", steps), _validate.count("max_steps", max_steps)
-    interrupted = False
+    w, interrupted = _validate.decoder(w), False
+    X = _validate.array("X", X, ("N", w.data_dim))
     path: list[Any] = [w]
     bounds: list[float] = []
     values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
@@ -148,7 +150,9 @@ def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) ->
     p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
     """
     w, X, q = _checked(w, X, q)
-    return float(_mean_bound(w, q, X, _validate.nodes(nodes, w.latent_dim)[1]))
+    t, log_p_t = _validate.nodes(nodes, w.latent_dim)
+    _validate.same("q.t", q.t, "nodes.t", t)
+    return float(_mean_bound(w, q, X, log_p_t))
 
 
 def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
@@ -156,7 +160,7 @@ def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int
     w, X, q = _checked(w, X, q)
     max_steps = _validate.count("max_steps", max_steps)
     summary = _summary(X, q)
-    if isinstance(w, Linear):
+    if is_linear(w):
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
     _validate.decoded(w, q.t)
@@ -224,9 +228,9 @@ def _mean(values: Array) -> float:
 
 
 def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
-    w = _validate.decoder(w)
+    w = as_module(w)
     X = _validate.array("X", X, ("N", w.data_dim))
-    _validate.kind("q", q, Weighted, advice="as e_step returns it")
+    q = _validate.kind("q", q, Weighted, advice="as e_step returns it")
     _validate.array("q.t", q.t, ("S", w.latent_dim))
     _validate.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
-    return as_module(w), X, q
+    return w, X, q

@@ -66,7 +66,7 @@ def fit(
     Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming step and cause.
     """
-    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
     batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
     d = w.latent_dim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,9 +23,9 @@ class Gaussian(eqx.Module):
     m: Float[Array, "*batch d"]
     log_s: Float[Array, "*batch d"]
 
-    def __check_init__(self) -> None:
-        _check("m", self.m)
-        _check("log_s", self.log_s, self.m.shape)
+    def __init__(self, m: Any, log_s: Any) -> None:
+        self.m = _validate.array("m", m, (..., "d"))
+        self.log_s = _validate.array("log_s", log_s, self.m.shape)
 
     @property
     def s(self) -> Float[Array, "*batch d"]:
@@ -49,23 +50,24 @@ class Gaussian(eqx.Module):
         return self.m[None] + self.s[None] * noise
 
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
-        """log q(t), in nats."""
-        t = _validate.array("t", t, self.m.shape)
+        """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
+        t = _validate.array("t", t, _one(self.m))
         return -0.5 * jnp.sum(((t - self.m) / self.s) ** 2 + 2 * self.log_s + LOG_2PI)
 
 
 class FullGaussian(eqx.Module):
     """q(t) = N(t; m, L Lᵀ): a Gaussian with any covariance, through its Cholesky factor L.
 
-    m: [d]. L: [d, d], lower triangular with a positive diagonal. Raises ValueError when they do not fit.
+    m: [d]. L: [d, d], lower triangular with a positive diagonal, as `jnp.linalg.cholesky` makes it.
+    Raises ValueError when they do not fit, and for another triangle or diagonal.
     """
 
     m: Float[Array, "*batch d"]
     L: Float[Array, "*batch d d"]
 
-    def __check_init__(self) -> None:
-        _check("m", self.m)
-        _check("L", self.L, (*self.m.shape, self.m.shape[-1]))
+    def __init__(self, m: Any, L: Any) -> None:
+        self.m = _validate.array("m", m, (..., "d"))
+        self.L = _lower(_validate.array("L", L, (*self.m.shape, self.m.shape[-1])))
 
     @property
     def mean(self) -> Float[Array, "*batch d"]:
@@ -86,8 +88,8 @@ class FullGaussian(eqx.Module):
         return self.m[None] + jnp.einsum("...ij,...j->...i", self.L, noise)
 
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
-        """log q(t), in nats."""
-        t = _validate.array("t", t, self.m.shape)
+        """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
+        t = _validate.array("t", t, _one(self.m))
         # L⁻¹ has no t in it: of many draws, mapped over t, it is made once, and each costs a small product.
         inverse = jax.scipy.linalg.solve_triangular(self.L, jnp.eye(len(self.m), dtype=self.L.dtype), lower=True)
         standard = inverse @ (t - self.m)
@@ -97,18 +99,16 @@ class FullGaussian(eqx.Module):
 class Weighted(eqx.Module):
     """E_q f(t) = Σ_s weight_s f(t_s): points with weights that sum to one, from a grid, importance draws or a chain.
 
-    t: [S, d], the points. log_weight: [S], or [N, S] for N data on the same points; the weights are normalised.
+    t: [S, d], the points. log_weight: [S], or [N, S] for N data on the same points; a constant is subtracted from each
+    row, so that its weights sum to one. Raises ValueError when they do not fit, and for a row without any weight.
     """
 
     t: Float[Array, "S d"]
     log_weight: Float[Array, "*batch S"]
 
-    def __check_init__(self) -> None:
-        S, _ = _validate.array("t", self.t, ("S", "d")).shape
-        came = getattr(self.log_weight, "shape", ())
-        if came and came[-1] != S:
-            raise ValueError(f"log_weight must end in one entry for each of the {S} points of t, got {list(came)}")
-        _validate.log_weights("log_weight", self.log_weight, (*came[:-1], S))
+    def __init__(self, t: Any, log_weight: Any) -> None:
+        self.t = _validate.array("t", t, ("S", "d"))
+        self.log_weight = jax.nn.log_softmax(_validate.log_weights("log_weight", log_weight, (..., len(self.t))))
 
     @property
     def weight(self) -> Float[Array, "*batch S"]:
@@ -132,9 +132,27 @@ class Weighted(eqx.Module):
         return jnp.tensordot(self.weight, jax.vmap(_validate.function("f", f))(self.t), axes=1)
 
 
-def _check(name: str, value: Array, shape: tuple[int, ...] | None = None) -> None:
-    """A posterior's part, one or a batch of them: floats, finite, at least a vector, and of the shape that fits m."""
-    came = getattr(value, "shape", ())
-    _validate.array(name, value, ("d",) if not came else tuple("abcdefgh"[: len(came)]))
-    if shape is not None and came != shape:
-        raise ValueError(f"{name} must be of shape {list(shape)}, which fits m, got {list(came)}")
+def _one(m: Array) -> tuple[int, ...]:
+    """The shape of t, if m is that of one posterior."""
+    if m.ndim > 1:
+        raise ValueError(f"q must be one posterior, got a batch of shape {list(m.shape[:-1])}; take jax.vmap over it")
+    return m.shape
+
+
+def _lower(L: Array) -> Array:
+    """L, if it is a lower Cholesky factor, or if its values are not known yet."""
+    if isinstance(L, jax.core.Tracer):
+        return L
+    above, least = (float(number) for number in _above_and_on_the_diagonal(L))
+    if above or not least > 0:
+        came = f"entries of up to {above:g} above the diagonal" if above else f"{least:g} on the diagonal"
+        raise ValueError(
+            f"L must be lower triangular with a positive diagonal, got {came}; take jnp.linalg.cholesky(covariance)"
+            " (scipy.linalg.cholesky returns the upper factor, unless lower=True)"
+        )
+    return L
+
+
+@jax.jit
+def _above_and_on_the_diagonal(L: Array) -> tuple[Array, Array]:
+    return jnp.abs(jnp.triu(L, 1)).max(), jnp.diagonal(L, axis1=-2, axis2=-1).min()

@@ -151,7 +151,7 @@ def exact(
     if not 1e-10 <= tolerance <= 0.5:
         raise ValueError(f"tolerance must be from 1e-10 to 0.5 nats, got {tolerance}")
     with jax.enable_x64(True):
-        X, double, evaluations = _validate.array("X", X, ("N", w.data_dim)), as_module(_doubled(as_module(w))), 0
+        X, double, evaluations = _validate.array("X", X, ("N", w.data_dim)), _here(as_module(w)), 0
 
         def settled(rows: np.ndarray) -> np.ndarray:
             nonlocal evaluations
@@ -204,7 +204,7 @@ def _log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "
 @eqx.filter_jit
 def _posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     joint = log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None]
-    return Weighted(nodes.t, jax.nn.log_softmax(joint, axis=1))
+    return Weighted(nodes.t, joint)  # which normalises
 
 
 def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
@@ -214,12 +214,12 @@ def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
     return values
 
 
-def _doubled(w: Any) -> Any:
-    # Through this process's own memory: what was learned from data over hosts lies on the devices of all.
-    return jax.tree.map(lambda leaf: jnp.asarray(gathered(leaf), float) if eqx.is_inexact_array(leaf) else leaf, w)
+def _here(w: Any) -> Any:
+    # In this process's own memory: what was learned from data over hosts lies on the devices of all.
+    return jax.tree.map(lambda leaf: jnp.asarray(gathered(leaf)) if eqx.is_inexact_array(leaf) else leaf, w)
 
 
 def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:
-    w = _validate.decoder(w)
+    w = as_module(w)
     X = _validate.array("X", X, ("N", w.data_dim))
-    return as_module(w), X, Nodes(*_validate.nodes(nodes, w.latent_dim))
+    return w, X, Nodes(*_validate.nodes(nodes, w.latent_dim))

@@ -79,5 +79,4 @@ def by_process(function: Callable[[np.ndarray], np.ndarray], X: Any) -> np.ndarr
 
 
 def _data(X: Any) -> Any:
-    axes = ("N", *(f"D{k}" for k in range(1, len(getattr(X, "shape", "ND")))))
-    return _validate.array("X", X, axes, finite=False, mapped=True)
+    return _validate.array("X", X, ("N", ...), finite=False, mapped=True)

@@ -41,6 +41,11 @@ def with_one(value: float, *shape: int) -> jax.Array:
     return jnp.asarray(array)
 
 
+def factor(*shape: int) -> jax.Array:
+    """Cholesky factors [..., d, d]: lower triangular, with a positive diagonal."""
+    return jnp.asarray(np.tril(numbers(*shape), -1) + np.eye(shape[-1], dtype="f"))
+
+
 class Shaped:
     """A decoder for d latents and D data that returns what it is told to."""
 
@@ -212,7 +217,7 @@ def gaussians(*batch: int, full: bool = True, factorised: bool = True, weighted:
         "a decoder": (LINEAR, "Linear"),
     }
     if not full:
-        faults["a full one"] = (FullGaussian(numbers(*batch, d), numbers(*batch, d, d)), "FullGaussian")
+        faults["a full one"] = (FullGaussian(numbers(*batch, d), factor(*batch, d, d)), "FullGaussian")
     if not weighted:
         faults["a weighted one"] = (Weighted(numbers(5, d), numbers(*batch, 5)), "Weighted")
     return faults
@@ -237,7 +242,7 @@ STARTS: Faults = {
     "one chain": (numbers(N, d), r"float32\[4, 2\]"),
     "for other data": (numbers(2, N + 1, d), r"float32\[2, 5, 2\]"),
     "NaN": (with_one(np.nan, 2, N, d), "nan"),
-    "of another d": (FullGaussian(numbers(N, d + 1), numbers(N, d + 1, d + 1)), r"float32\[4, 3\]"),
+    "of another d": (FullGaussian(numbers(N, d + 1), factor(N, d + 1, d + 1)), r"float32\[4, 3\]"),
     "other chains": (eqx.tree_at(lambda c: c.t, CHAINS, numbers(2, 3, N + 1, d)), r"float32\[2, 5, 2\]"),
 }
 STREAMED_FAULTS = {"nothing", "text", "integers", "truth values", "complex", "bytes in the other order"}
@@ -298,7 +303,7 @@ KINDS: dict[str, Kind] = {
     "qs or none": Kind(None, without(gaussians(N), "nothing")),
     "factorised q or none": Kind(None, without(gaussians(full=False), "nothing")),
     "posteriors": Kind(
-        Weighted(numbers(5, d), numbers(N, 5)),
+        Weighted(GRID.t, numbers(N, len(GRID.t))),
         {
             "nothing": (None, "NoneType"),
             "a Gaussian": (Gaussian(numbers(N, d), numbers(N, d)), "Gaussian"),
@@ -306,7 +311,7 @@ KINDS: dict[str, Kind] = {
             "for other data": (Weighted(numbers(5, d), numbers(N + 1, 5)), r"float32\[5, 5\]"),
         },
     ),
-    "start": Kind(FullGaussian(numbers(N, d), numbers(N, d, d)), STARTS),
+    "start": Kind(FullGaussian(numbers(N, d), factor(N, d, d)), STARTS),
     "chains or none": Kind(
         None,
         {
@@ -353,7 +358,15 @@ KINDS: dict[str, Kind] = {
     "log_s": Kind(numbers(d), array_faults((d,))),
     "m": Kind(numbers(d), without(array_faults((d,)), "one more", "an axis more")),
     "log_sigma": Kind(np.float32(0), without(array_faults((), scalar=True), "a number")),
-    "L": Kind(numbers(d, d), array_faults((d, d))),
+    "L": Kind(
+        factor(d, d),
+        array_faults((d, d))
+        | {
+            "upper": (factor(d, d).T + jnp.eye(d)[::-1], "above the diagonal.*jnp.linalg.cholesky"),
+            "a negative diagonal": (-jnp.eye(d), "-1 on the diagonal"),
+            "a zero on the diagonal": (jnp.diag(jnp.arange(float(d))), "0 on the diagonal"),
+        },
+    ),
     "points": Kind(numbers(5, d), without(array_faults((5, d)), "one more")),
     "log_weight": Kind(
         numbers(5),
@@ -361,6 +374,7 @@ KINDS: dict[str, Kind] = {
             "too few": (numbers(4), r"\[4\]"),
             "NaN": (with_one(np.nan, 5), "nan"),
             "infinity": (with_one(np.inf, 5), "inf"),
+            "no weight": (np.full(5, -np.inf, "f"), "-inf for all 5"),
             "text": ("w", "<U1|str"),
             "integers": (np.ones(5, int), r"int\d\d"),
             "nothing": (None, "NoneType|object"),
@@ -380,6 +394,7 @@ ROWS = {
     "amortised.vae_step": "w encoder X learning_rate:rate key M:n",
     "amortised.encoders.CNN": "image_shape:shape latent_dim:n channels:sizes width:n key",
     "amortised.encoders.Linear": "V a:b log_s",
+    "amortised.encoders.as_module": "encoder:any-encoder",
     "amortised.encoders.MLP": "data_dim:n latent_dim:n width:n depth:n key",
     "bound.expected_log_joint": "w q:q-or-weights x n:n-on-a-grid",
     "bound.importance": "w q x:x-or-X M:n key",
@@ -491,12 +506,12 @@ KINDS |= {
 
 # Of any value, and so never wrong: what is only true or false, what is only handed through, and a part of Exact.
 FREE = {"progress", "keep", "keep_path", "full", "hold_w", "constant_sigma", "download", "args"}
-FREE |= {"data in ascend", "values in gathered"}
+FREE |= {"data in ascend", "values in gathered", "w in encoders.as_module"}
 # Made by the library and handed back by it; what takes one checks it.
 BY_ROOM = {
     "amortised": ("Ladder", "Sweep", "Trained"),
     "datasets": ("Images", "Synthetic", "Truth"),
-    "decoders": ("Opaque", "Plain"),
+    "decoders": ("Plain",),
     "em": ("Run",),
     "mcmc": ("Chains", "Move", "Run", "State"),
     "optimise": ("Ascent", "NotFinite", "Optimum"),
@@ -510,7 +525,7 @@ SPECTRUM = ppca.fit_all(numbers(9, D))
 EXACT = quadrature.Exact(np.zeros(2), np.zeros(2), 1, lambda i: (np.zeros((1, d)), np.zeros(1)))
 OF = {
     "mcmc.Chains": CHAINS,
-    "posteriors.FullGaussian": FullGaussian(numbers(d), numbers(d, d)),
+    "posteriors.FullGaussian": FullGaussian(numbers(d), factor(d, d)),
     "posteriors.Gaussian": Gaussian(numbers(d), numbers(d)),
     "posteriors.Weighted": Weighted(numbers(5, d), numbers(5)),
     "ppca.Spectrum": SPECTRUM,

@@ -162,7 +162,7 @@ def test_a_q_too_narrow_for_the_grid_is_reported(dtype):
         bound.kl(narrow, w, x, quadrature.grid(2, 24))
 
 
-@pytest.mark.parametrize("wrong", ["w", "x", "q", "n", "M"])
+@pytest.mark.parametrize("wrong", ["w", "x", "q", "other nodes", "n", "M"])
 def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     w, (q, _), x = bent(jnp.dtype("float32"))
     nodes = quadrature.grid(2, 8)
@@ -172,6 +172,10 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         "q": (
             lambda: bound.kl(posterior_of(w, x, nodes), w, x, quadrature.grid(2, 9)),
             r"q.log_weight must be .*\[81\]",
+        ),
+        "other nodes": (
+            lambda: bound.lower_bound_on_nodes(w, posterior_of(w, x, nodes), x, quadrature.grid(2, 8, 5.0)),
+            r"q.t must be nodes.t, of shape \[64, 2\], got others",
         ),
         "n": (lambda: bound.expected_log_joint(w, q, x, n=2000), "take fewer, or draws: lower_bound"),
         "M": (lambda: bound.lower_bound(w, q, x, 0, key=jax.random.key(0)), "M must be an integer of at least 1"),

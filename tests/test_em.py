@@ -79,6 +79,12 @@ def test_recorded_numbers_are_the_average_over_data_of_the_bound_of_each(dtype, 
     assert abs(run.log_p_x[1] - quadrature.log_p_x(run.w, X, nodes).mean()) < tolerance
 
 
+def test_the_mean_bound_is_that_on_the_nodes_of_q(entry_errors):
+    w, X = decoder("Linear", jnp.dtype("float32")), data(jnp.dtype("float32"))
+    with pytest.raises(ValueError, match=r"q.t must be nodes.t, of shape \[60, 1\], got others of \[60, 1\]"):
+        em.mean_bound(w, em.e_step(w, X, quadrature.grid(1, 60)), X, quadrature.grid(1, 60, 5.0))
+
+
 def test_e_step_of_a_line_is_its_closed_form_posterior(dtype):
     w, X = decoder("Linear", dtype), data(dtype)
     q = em.e_step(w, X, quadrature.grid(1, 400))

@@ -115,6 +115,15 @@ def test_a_step_that_is_rejected_stays_where_it_was(dtype):
     assert far.path.shape == (1, 2) and wild.path.shape == (3, 2), "every place that the decoder was asked for"
 
 
+def test_a_hamiltonian_step_refuses_a_state_without_a_gradient_as_a_metropolis_step_leaves_it(entry_errors):
+    w, x = linear(jnp.dtype("float32")), jnp.ones(5)
+    options = {"step": 1e-3, "scale": jnp.eye(2), "key": jax.random.key(0)}
+    state = mcmc.metropolis_step(w, x, mcmc.state_at(w, x, jnp.zeros(2)), **options).state  # so short is accepted
+    with pytest.raises(ValueError, match=r"state.gradient must be finite, got nan"):
+        mcmc.hmc_step(w, x, state, leapfrogs=2, **options)
+    mcmc.hmc_step(w, x, mcmc.state_at(w, x, state.t), leapfrogs=2, **options)
+
+
 def test_a_step_that_is_accepted_ends_where_its_path_ends(dtype):
     w = linear(dtype)
     x = data_of(w, 1)[0]

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from scipy.stats import multivariate_normal
 
+from cmog_lib import bound, decoders, ppca
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
 M = 100_000
@@ -83,6 +85,50 @@ def test_weighted_covariance_survives_a_narrow_posterior_far_from_zero(dtype):
     # Two points 0.01 apart at 100: E tt^T - mm^T would lose it in float32, where 100² is known to 1e-3.
     q = Weighted(jnp.asarray([[100.0], [100.0078125]], dtype), jnp.log(jnp.asarray([0.5, 0.5], dtype)))
     assert jnp.allclose(q.covariance, 0.00390625**2, rtol=1e-5)
+
+
+def test_weights_that_do_not_sum_to_one_are_normalised(dtype):
+    w = decoders.Linear(jnp.asarray([[1.0, 0.5], [-0.3, 0.8], [0.2, -1.0]], dtype), jnp.zeros(3, dtype), np.log(0.4))
+    x, key = jnp.asarray([0.1, -0.1, 0.6], dtype), jax.random.key(1)
+    q = ppca.posterior(w, x)
+    # At the true posterior all importance weights are p(x|w): the mean is that of the draws.
+    t, log_weight = q.sample(400, key=key), bound.log_weights(w, q, x, 400, key=key)
+    rtol = 1e-4 if dtype == "float32" else 1e-9
+    assert jnp.allclose(Weighted(t, log_weight).mean, t.mean(axis=0), rtol=rtol, atol=rtol)
+    # Weights of e^(-5000) are too small for any number, but not relative to each other; also where none are known yet.
+    batch = jnp.stack([log_weight, jnp.linspace(-5000, -4990, 400, dtype=dtype)])
+    for made in (Weighted(t, batch), jax.jit(Weighted)(t, batch), jax.vmap(lambda row: Weighted(t, row))(batch)):
+        assert jnp.allclose(made.weight.sum(axis=1), 1, rtol=1e-5)
+        assert jnp.allclose(made.weight[1, -1] / made.weight[1, 0], np.exp(10), rtol=1e-2)
+
+
+def test_weights_that_sum_to_one_stay_as_they_are(dtype):
+    log_weight = jnp.log(jnp.asarray([0.5, 0.25, 0.25], dtype))
+    assert (Weighted(jnp.ones((3, 1), dtype), log_weight).log_weight == log_weight).all()
+
+
+def test_lists_are_arrays(dtype, entry_errors):
+    assert Gaussian([0.0, 1.0], [0.0, 0.0]).m.dtype == dtype and Gaussian([[0.0, 1.0]], [[0.0, 0.0]]).m.shape == (1, 2)
+    assert (FullGaussian([0.0, 0.0], [[1.0, 0.0], [0.5, 2.0]]).L[1] == jnp.asarray([0.5, 2.0])).all()
+    assert jnp.allclose(Weighted([[0.0], [2.0]], [0.0, 0.0]).mean, 1.0)
+
+
+def test_the_upper_cholesky_factor_is_refused_and_the_lower_one_is_not(entry_errors):
+    C = np.array([[1.0, 0.8], [0.8, 1.0]])
+    with pytest.raises(ValueError, match=r"L must be lower triangular .* got entries of up to 0.8 above the diagonal"):
+        FullGaussian(np.zeros(2), scipy.linalg.cholesky(C))
+    with pytest.raises(ValueError, match=r"L must be lower triangular .* got -1 on the diagonal; take jnp.linalg"):
+        FullGaussian(np.zeros((2, 2)), np.stack([np.eye(2), -np.eye(2)]))
+    q = FullGaussian(np.zeros(2), scipy.linalg.cholesky(C, lower=True))
+    assert np.isclose(q.log_q(jnp.ones(2)), multivariate_normal(np.zeros(2), C).logpdf(np.ones(2)))
+
+
+@pytest.mark.parametrize("build", [gaussian, full])
+def test_the_density_of_a_batch_is_asked_for_one_by_one(entry_errors, build):
+    q, t = build("float32", 3), jnp.ones((3, 3))
+    with pytest.raises(ValueError, match=r"q must be one posterior, got a batch of shape \[3\]; take jax.vmap"):
+        q.log_q(t)
+    assert jax.vmap(lambda q, t: q.log_q(t))(q, t).shape == (3,)
 
 
 @pytest.mark.parametrize(

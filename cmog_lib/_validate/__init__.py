@@ -1,19 +1,23 @@
 """Errors at the door: every public function checks what it is given with these, and with nothing else.
 
 Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wherever they are known: inside
-`jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold.
+`jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold. What passes is in the session's
+precision, float64 with `jax_enable_x64` and float32 without.
 """
 
-from cmog_lib._validate.arrays import array, log_weights, nodes, on_host, one_or_many, scalar, variances
-from cmog_lib._validate.decoders import decoded, decoder
+from cmog_lib._validate.arrays import array, log_weights, nodes, on_host, one_or_many, same, scalar, variances
+from cmog_lib._validate.decoders import called, decoded, decoder
 from cmog_lib._validate.numbers import count, function, key, kind, positive, sizes
+from cmog_lib._validate.precision import in_session
 
 __all__ = [
     "array",
+    "called",
     "count",
     "decoded",
     "decoder",
     "function",
+    "in_session",
     "key",
     "kind",
     "log_weights",
@@ -21,6 +25,7 @@ __all__ = [
     "on_host",
     "one_or_many",
     "positive",
+    "same",
     "scalar",
     "sizes",
     "variances",

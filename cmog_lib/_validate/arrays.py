@@ -18,30 +18,35 @@ BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together, a
 def array(
     name: str,
     value: Any,
-    shape: tuple[int | str, ...],
+    shape: tuple[Any, ...],
     *,
     finite: bool = True,
     missing: bool = False,
     mapped: bool = False,
 ) -> Any:
-    """`value` as a floating-point array of `shape`, in which a letter stands for any length but zero.
+    """`value` as a floating-point array of `shape` in the session's precision.
 
-    With `missing` a NaN is allowed, since it marks a missing cell. With `mapped` a memory-mapped array stays where it
-    is, on disk; without, it is loaded as any other.
+    In a shape a letter stands for any length but zero, and `...` at its beginning or end for any number of lengths.
+    With `missing` a NaN is allowed, since it marks a missing cell. With `mapped` the precision stays as it is, and a
+    memory-mapped array stays on disk.
     Raises ValueError naming the argument, what came and what was expected.
     """
-    expected = f"a floating-point array of shape [{', '.join(map(str, shape))}]"
+    expected = f"a floating-point array of shape [{', '.join('...' if a is ... else str(a) for a in shape)}]"
     if hasattr(value, "todense"):
         raise ValueError(
             f"{name} must be {expected}, got a sparse {type(value).__name__}{list(value.shape)}; convert it with"
             f" {name}.{'toarray' if hasattr(value, 'toarray') else 'todense'}()"
         )
     given = value
-    if not isinstance(getattr(value, "dtype", None), np.dtype):  # a list, or an array of another library
+    known = isinstance(value, (np.ndarray, np.generic, jax.Array)) and isinstance(value.dtype, np.dtype)
+    if not known:  # a list, or an array of another library
+        kind = type(value).__name__
         try:
             value = np.asarray(value)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} must be {expected}, got {type(value).__name__}: {error}") from error
+            raise ValueError(f"{name} must be {expected}, got {kind}: {error}") from error
+        if value.dtype == object and not hasattr(given, "to_numpy"):
+            raise ValueError(f"{name} must be {expected}, got {kind}")
     came = f"{value.dtype}[{', '.join(map(str, value.shape))}]"
     # Bytes in the other order, as some instruments write them, and more than eight of a number are nothing to JAX.
     foreign = not value.dtype.isnative or value.dtype.itemsize > 8
@@ -53,6 +58,9 @@ def array(
         elif any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
             advice = f"; convert it with jnp.asarray({name}, float)"
         raise ValueError(f"{name} must be {expected}, got {came}{advice}")
+    if ... in shape:
+        more = ("n",) * (len(value.shape) - len(shape) + 1)
+        shape = (*shape[: shape.index(...)], *more, *shape[shape.index(...) + 1 :])
     fits = len(value.shape) == len(shape) and all(
         length > 0 if isinstance(want, str) else length == want for length, want in zip(value.shape, shape, strict=True)
     )
@@ -68,7 +76,9 @@ def array(
                 f"{name} must be {expected}, got {first} at {name}[{', '.join(map(str, index))}]"
                 f" ({count} of {value.size} values are {bad})"
             )
-    return value if mapped and isinstance(value, np.memmap) else jnp.asarray(value)
+    if mapped:
+        return value if isinstance(value, np.memmap) else jnp.asarray(value)
+    return jnp.asarray(value, float)
 
 
 def on_host(value: Any) -> bool:
@@ -99,8 +109,8 @@ def variances(name: str, values: Any, scale: Callable[[], Any]) -> None:
 
 def one_or_many(name: str, value: Any, width: int) -> jax.Array:
     """`value` as one row [width] or several [N, width]. Raises ValueError otherwise."""
-    batch = ("N",) if len(getattr(value, "shape", ())) == 2 else ()
-    return array(name, value, (*batch, width))
+    value = array(name, value, (..., width))
+    return array(name, value, ("N", width)) if value.ndim > 2 else value
 
 
 def scalar(name: str, value: Any) -> Any:
@@ -121,12 +131,23 @@ def nodes(value: Any, latent_dim: int, name: str = "nodes") -> tuple[jax.Array, 
     return t, log_weights(f"{name}.log_weight", value.log_weight, (len(t),))
 
 
-def log_weights(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Array:
-    """`value` as logarithms of weights, finite or -inf for a weight of nothing. Raises ValueError otherwise."""
+def same(name: str, value: Any, other: str, expected: jax.Array) -> None:
+    """Checks that two arrays are equal, where their values are known. Raises ValueError otherwise."""
+    known = not isinstance(value, jax.core.Tracer) and not isinstance(expected, jax.core.Tracer)
+    if value.shape != expected.shape or (known and not np.array_equal(value, expected)):
+        raise ValueError(f"{name} must be {other}, of shape {list(expected.shape)}, got others of {list(value.shape)}")
+
+
+def log_weights(name: str, value: Any, shape: tuple[Any, ...]) -> jax.Array:
+    """`value` as logarithms of weights, finite or -inf for a weight of zero. Raises ValueError otherwise."""
     value = array(name, value, shape, finite=False)
-    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) < np.inf):
-        bad = np.asarray(value)[~(np.asarray(value) < np.inf)]
-        raise ValueError(f"{name} must be finite or -inf, got {bad[0]} ({bad.size} of {value.size} values)")
+    if not isinstance(value, jax.core.Tracer):
+        known = np.asarray(value)
+        if not np.all(known < np.inf):
+            bad = known[~(known < np.inf)]
+            raise ValueError(f"{name} must be finite or -inf, got {bad[0]} ({bad.size} of {value.size} values)")
+        if not np.all(known.max(axis=-1) > -np.inf):
+            raise ValueError(f"{name} must have a weight above zero, got -inf for all {known.shape[-1]} points")
     return value
 
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmog_lib._validate.numbers import count
+from cmog_lib._validate.precision import in_session
 
 
 def decoder(w: Any) -> Any:
-    """A decoder: `latent_dim`, `data_dim` and `mu, sigma = w(t)`, both of shape [data_dim].
+    """Checks that w is a decoder: `latent_dim`, `data_dim` and `mu, sigma = w(t)`, both of shape [data_dim].
 
-    Raises ValueError when a part is missing or the shapes that `w(t)` returns are wrong.
+    Returns w, its arrays in the session's precision. Raises ValueError when a part is missing or the shapes are wrong.
     """
     missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(w, part)]
     if missing:
@@ -29,7 +30,7 @@ def decoder(w: Any) -> Any:
         f" (w.latent_dim)"
     )
     try:
-        output = jax.eval_shape(lambda t: w(t), jax.ShapeDtypeStruct((d,), jnp.result_type(float)))
+        output = called(w, d)
     except Exception as error:  # whatever a class written in a notebook may raise
         raise ValueError(f"{expected}; got none: it raised {type(error).__name__}: {error}") from error
     parts = jax.tree.leaves(output)
@@ -38,7 +39,13 @@ def decoder(w: Any) -> Any:
         came = ", ".join(f"{part.dtype}{list(part.shape)}" for part in parts)
         kind = "array" if isinstance(output, jax.ShapeDtypeStruct) else type(output).__name__
         raise ValueError(f"{expected}; got {kind} of {came or 'nothing'}")
-    return w
+    return in_session(w)
+
+
+def called(f: Any, width: int) -> Any:
+    """What f(x) returns for x [width], as shapes."""
+    known = getattr(f, "output_shapes", None)  # of a `decoders.Plain`, which was called when it was made
+    return known or jax.eval_shape(lambda x: f(x), jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
 
 
 def decoded(w: Any, T: jax.Array) -> None:

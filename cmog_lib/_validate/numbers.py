@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmog_lib._validate.precision import in_session
+
 
 def count(name: str, value: Any, minimum: int = 1, maximum: int | None = None, why: str = "") -> int:
     """`value` as an integer in [minimum, maximum]. Raises ValueError otherwise, with `why` as the reason."""
@@ -45,9 +47,9 @@ def key(value: Any) -> jax.Array:
 
 
 def kind(name: str, value: Any, *kinds: type, advice: str = "") -> Any:
-    """`value`, if it is of one of these kinds. Raises ValueError otherwise, with the advice."""
+    """`value`, in the session's precision, if it is of one of these kinds. Raises ValueError otherwise, with advice."""
     if isinstance(value, kinds) and not isinstance(value, type):
-        return value
+        return in_session(value)
     expected = " or ".join(f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}" for kind in kinds)
     raise ValueError(f"{name} must be {expected}{advice and f', {advice}'}, got {type(value).__name__}")
 

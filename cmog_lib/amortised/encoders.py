@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib.decoders.contract import traced
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.posteriors import Gaussian
 
-__all__ = ["CNN", "MLP", "Encoder", "Linear"]
+__all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module"]
 
 
 @runtime_checkable
@@ -142,9 +143,11 @@ def halve_and_convolve(
     return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
 
 
-def check(encoder: Any, w: Any = None) -> Any:
-    """The encoder, if it fits the decoder w (of which there may be none). Raises ValueError naming the part that does
-    not."""
+def as_module(encoder: Any, w: Any = None) -> Any:
+    """The same encoder x ↦ q(t|x), in a form that a jitted function takes as an argument; see `decoders.as_module`.
+
+    w: the decoder that it must fit, if there is one. Raises ValueError naming the part that does not fit.
+    """
     missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(encoder, part)]
     if missing:
         raise ValueError(
@@ -158,7 +161,8 @@ def check(encoder: Any, w: Any = None) -> Any:
             raise ValueError(f"encoder.{part} must be the decoder's, w.{part} = {ours}, got {its}")
     expected = f"encoder(x) must be a posteriors.Gaussian over t of shape [{encoder.latent_dim}]"
     try:
-        q = eqx.filter_eval_shape(encoder, jax.ShapeDtypeStruct((encoder.data_dim,), jnp.result_type(float)))
+        encoder = traced(encoder, "data_dim")
+        q = _validate.called(encoder, encoder.data_dim)
     except Exception as error:  # whatever a class written in a notebook may raise
         raise ValueError(f"{expected}, got none: it raised {type(error).__name__}: {error}") from error
     if not isinstance(q, Gaussian) or q.m.shape != (encoder.latent_dim,):

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate, bound, quadrature
-from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.amortised import encoders
+from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
@@ -60,11 +61,11 @@ def gap_ladder(
     key; warns as `quadrature.exact` and `variational.cavi_grid` do. Source: Cremer, Li and
     Duvenaud 2018, who call the last step the amortisation gap.
     """
-    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
     starts, n = _validate.count("starts", starts), _validate.count("n", n, 2)
     half_width = _validate.positive("half_width", half_width)
-    d, told = w.latent_dim, encoded(check(encoder, w), X)
+    d, told = w.latent_dim, encoded(encoders.as_module(encoder, w), X)
     value: dict[str, Any] = {TRUTH: None}
     error: dict[str, Any] = {TRUTH: None}
     q: dict[str, Any] = {}
@@ -94,7 +95,7 @@ def gaussian_bound(
     change; for larger d by so many draws, with their standard error. Raises ValueError when the shapes do not fit, or
     for an untyped key.
     """
-    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    w, key = as_module(w), _validate.key(key)
     X, draws = _validate.array("X", X, ("N", w.data_dim)), _validate.count("draws", draws)
     q = _validate.kind("q", q, Gaussian, FullGaussian)
     _validate.array("q.mean", q.mean, (len(X), w.latent_dim))
@@ -113,7 +114,8 @@ def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
 
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     """q(t|x_i) for all data at once: m and log_s [N, d]. Raises ValueError for data that are not the encoder's."""
-    return _encoded(encoder, _validate.array("X", X, ("N", check(encoder).data_dim)))
+    encoder = encoders.as_module(encoder)
+    return _encoded(encoder, _validate.array("X", X, ("N", encoder.data_dim)))
 
 
 @eqx.filter_jit

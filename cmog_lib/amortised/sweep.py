@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.amortised import encoders
+from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.amortised.vae import Problem, batch_bound
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.optimise import ascend
 from cmog_lib.optimise.batches import batch_size_for, shares_of
+from cmog_lib.optimise.faults import given_back
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
@@ -114,7 +116,7 @@ class Sweep(eqx.Module):
             raise ValueError(f"d must be one of {self.dims}, got {d!r}")
         k = self.dims.index(d)
         w, encoder = jax.tree.map(lambda a: a[k], (self.w.w, self.encoder.encoder))
-        return CutDecoder(w, d), CutEncoder(encoder, d)
+        return CutDecoder(given_back(w), int(d)), CutEncoder(given_back(encoder), int(d))
 
 
 @interruptible
@@ -139,7 +141,7 @@ def fit_sweep(
     dims: some of 1 … w.latent_dim, each once. The rest as in `fit`.
     Raises ValueError for dims that are no such thing, and as `fit` does; NotFinite likewise.
     """
-    w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
+    w, encoder = as_module(w), encoders.as_module(encoder, w)
     X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
     dims = _validate.sizes("dims", dims)
     if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:

@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
-from cmog_lib.amortised.encoders import Encoder, check
+from cmog_lib.amortised import encoders
+from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
 from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.optimise.faults import given_back, parameters_of
 from cmog_lib.optimise.interrupts import interruptible
 
 
@@ -46,7 +48,7 @@ def lower_bound(
     """
     w, M = _validate.decoder(w), _validate.count("M", M)
     x, key = _validate.array("x", x, (w.data_dim,)), _validate.key(key)
-    q = check(encoder, w)(x)
+    q = encoders.as_module(encoder, w)(x)
     T = q.sample(M, key=key)
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
 
@@ -61,11 +63,12 @@ def vae_step(
     The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
     Raises ValueError as `fit` does.
     """
-    w, key, M = as_module(_validate.decoder(w)), _validate.key(key), _validate.count("M", M)
+    w, key, M = as_module(w), _validate.key(key), _validate.count("M", M)
     X, learning_rate = _validate.array("X", X, ("N", w.data_dim)), _validate.scalar("learning_rate", learning_rate)
-    value, gradient = _value_and_gradient((w, check(encoder, w)), X, M, key)
-    w, encoder = eqx.apply_updates((w, encoder), jax.tree.map(lambda g: learning_rate * g, gradient))
-    return w, encoder, value
+    parameters, rest = parameters_of((w, encoders.as_module(encoder, w)))
+    value, gradient = _value_and_gradient(parameters, rest, X, M, key)
+    moved = jax.tree.map(lambda parameter, slope: parameter + learning_rate * slope, parameters, gradient)
+    return *given_back(eqx.combine(rest, moved)), value
 
 
 @interruptible
@@ -97,13 +100,13 @@ def fit(
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
     untyped key; NotFinite with the step, the likely cause and the last good (w, encoder) in its `ascent.w`.
     """
-    w, encoder = as_module(_validate.decoder(w)), check(encoder, w)
+    given, w, encoder = w, as_module(w), encoders.as_module(encoder, w)
     X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
     chunk, batch_size = _validate.count("chunk", chunk), _validate.count("batch_size", batch_size)
     batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
 
     def problem(X: Any) -> Problem:
-        return Problem(jnp.asarray(X), w if hold_w else None, batch_size, shares, M)
+        return Problem(jnp.asarray(X, float), w if hold_w else None, batch_size, shares, M)
 
     data: Any
     if isinstance(X, np.memmap):
@@ -118,16 +121,16 @@ def fit(
         found = ascend(_mean_bound_of_batch, both, data, steps=steps, key=key, **options)
     except NotFinite as error:
         if hold_w:
-            good = Ascent((w, error.ascent.w), error.ascent.trace)
+            good = Ascent((given, error.ascent.w), error.ascent.trace)
             raise NotFinite(str(error), error.step, good) from error
         raise
-    w, encoder = (w, found.w) if hold_w else found.w
+    w, encoder = (given, found.w) if hold_w else found.w
     return Trained(w, encoder, found.trace, found.interrupted)
 
 
 @eqx.filter_jit
-def _value_and_gradient(both: tuple[Any, Any], X: Array, M: int, key: Array) -> tuple[Array, Any]:
-    return eqx.filter_value_and_grad(_mean_bound)(both, X, M, key)
+def _value_and_gradient(parameters: Any, rest: Any, X: Array, M: int, key: Array) -> tuple[Array, Any]:
+    return jax.value_and_grad(lambda parameters: _mean_bound(eqx.combine(parameters, rest), X, M, key))(parameters)
 
 
 class Problem(eqx.Module):
@@ -156,7 +159,7 @@ def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) ->
     # `lower_bound` of every datum, with the same draws, written out so that both networks see plain matrices: a row for
     # each pair of a datum and a draw. An axis of draws inside each datum's costs a step a fifth of its time.
     w, encoder = both
-    q = jax.vmap(check(encoder, w))(X)
+    q = jax.vmap(lambda x: encoder(x))(X)
     T = jax.vmap(lambda q, key: q.sample(M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)
     log_p = jax.vmap(lambda x, t: log_p_x_given_t(w, x, t))(jnp.repeat(X, M, axis=0), T)
     return jnp.mean(log_p) - jnp.mean(kl_to_prior(q).sum(axis=1))

@@ -45,7 +45,7 @@ def log_weights(
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one.
     """
     w, q, X, constant, M, keys = _checked(w, q, x, M, key)
-    return (_log_weights(w, q, X, M, keys) + constant[:, None]).reshape(*jnp.shape(x)[:-1], M)
+    return (_log_weights(w, q, X, M, keys) + constant[:, None]).reshape(*np.shape(x)[:-1], M)
 
 
 def importance(
@@ -69,7 +69,7 @@ def importance(
             RuntimeWarning,
             stacklevel=2,
         )
-    return (values + constant).reshape(jnp.shape(x)[:-1])
+    return (values + constant).reshape(np.shape(x)[:-1])
 
 
 @eqx.filter_jit
@@ -102,7 +102,7 @@ def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"
 
 def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:
     """The decoder as a module; one q, one row of X, its part without t and one key for each datum."""
-    w, M, key = as_module(_validate.decoder(w)), _validate.count("M", M), _validate.key(key)
+    w, M, key = as_module(w), _validate.count("M", M), _validate.key(key)
     q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
     x = _validate.one_or_many("x", x, w.data_dim)
     _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))

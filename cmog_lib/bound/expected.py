@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, Linear
+from cmog_lib.decoders import Decoder
+from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI, log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
@@ -27,11 +28,11 @@ def expected_log_joint(
     """
     w = _validate.decoder(w)
     x = _validate.array("x", x, (w.data_dim,))
-    _validate.kind("q", q, Gaussian, FullGaussian, Weighted)
+    q = _validate.kind("q", q, Gaussian, FullGaussian, Weighted)
     m = _validate.array("q.mean", q.mean, (w.latent_dim,))
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))
-    if not isinstance(w, Linear):
+    if not is_linear(w):
         t, weight = _gauss_hermite(q, n)
         # A decoded latent is D numbers: they are decoded some at a time, so that many nodes do not need n^d D of them.
         at_a_time = max(1, DECODED // w.data_dim)
@@ -51,7 +52,7 @@ def kl_to_prior(q: Gaussian) -> Float[Array, "*batch d"]:
     L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Raises ValueError for another q.
     Source: Kingma and Welling 2014, app. B.
     """
-    _validate.kind("q", q, Gaussian)
+    q = _validate.kind("q", q, Gaussian)
     return 0.5 * (q.m**2 + q.s**2 - 1) - q.log_s
 
 

@@ -52,7 +52,7 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
     do not fit.
     """
-    _validate.kind("q", q, Gaussian, FullGaussian)
+    q = _validate.kind("q", q, Gaussian, FullGaussian)
     _validate.array("q.mean", q.mean, ("d",))
     t, log_weight = _validate.nodes(nodes, q.mean.shape[-1])
     log_cell = log_weight + 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1)
@@ -65,7 +65,7 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
             RuntimeWarning,
             stacklevel=2,
         )
-    return Weighted(t, jax.nn.log_softmax(log_q))
+    return Weighted(t, log_q)  # which normalises
 
 
 def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]:
@@ -77,6 +77,7 @@ def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]
         _validate.array("q.mean", q.mean, (w.latent_dim,))
         q = on_nodes(q, nodes)
     log_q = _validate.array("q.log_weight", q.log_weight, (len(t),), finite=False)
+    _validate.same("q.t", q.t, "nodes.t", t)
     return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib.decoders.objects import Program, taken_apart
 
 
 @runtime_checkable
@@ -29,49 +28,73 @@ class Decoder(Protocol):
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]: ...
 
 
-class Plain(eqx.Module):
-    """μ, σ = w(t) for an object of a plain class: its attributes are the arguments of a compiled function.
+class Constants(eqx.Module):
+    """Arrays that no training moves. unmovable: those among them that it should, by name."""
 
-    So an attribute that changes is seen, and an array among them is an argument and no constant.
+    arrays: tuple[Array, ...]
+    unmovable: tuple[str, ...] = eqx.field(static=True)
+
+
+class Plain(eqx.Module):
+    """μ, σ = w(t), or q = encoder(x), for an object of any class: every array that it reads is an argument.
+
+    parts: its parameters, the floating-point arrays in its attributes. constants: all other arrays that a call reads,
+    global ones among them. program: what a call does with both.
     """
 
-    attributes: dict[str, Any]
-    kind: type = eqx.field(static=True)
+    parts: tuple[Array, ...]
+    constants: Constants
+    program: Program = eqx.field(static=True)
     latent_dim: int = eqx.field(static=True)
     data_dim: int = eqx.field(static=True)
 
-    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
-        # Not through __init__, whose arguments nobody here knows, nor setattr, which a frozen dataclass refuses.
-        w: Any = object.__new__(self.kind)
-        w.__dict__.update(self.attributes)
-        return w(t)
+    def __call__(self, t: Float[Array, "n"]) -> Any:
+        # Traced once more, since the precision may be another here, and evaluated at the constants of this object.
+        call, output = self.program.trace(self.parts, t)
+        pairs = zip(self.constants.arrays, call.consts, strict=True)
+        constants = [new if new.dtype == old.dtype else new.astype(old.dtype) for new, old in pairs]
+        leaves = jax.core.eval_jaxpr(call.jaxpr, constants, *self.parts, t)
+        return jax.tree.unflatten(jax.tree.structure(output), leaves)
 
+    @property
+    def output_shapes(self) -> Any:
+        """What a call returns, as shapes: known from the trace, so that no check has to trace again."""
+        return self.program.output_shapes
 
-class Opaque(eqx.Module):
-    """μ, σ = w(t) for any other callable: compiled functions know it by identity and do not see it change."""
-
-    call: Callable = eqx.field(static=True)
-    latent_dim: int = eqx.field(static=True)
-    data_dim: int = eqx.field(static=True)
-
-    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
-        return self.call(t)
+    def stands_for(self) -> Any:
+        """A copy of the object, of its own class, with these parts."""
+        return self.program.rebuilt(self.parts)
 
 
 def as_module(w: Decoder) -> Any:
     """The same decoder t ↦ μ(t), σ(t), in a form that a jitted function takes as an argument.
 
-    w: decoder; an `equinox.Module` is returned as it is. Raises ValueError for anything else that is no decoder.
+    w: decoder. The library's own come back as they are. An object of any other class is traced, which costs as much as
+    a call: all that it reads, in attributes, globals and closures, is an argument of a compiled function or compared.
+    Its parameters are the floating-point arrays in its attributes and in those of its parts. An array with which NumPy
+    or Python computes is a constant. All are in the session's precision. Raises ValueError for what is no decoder.
     """
-    if isinstance(w, eqx.Module):
-        return w
-    _validate.decoder(w)
-    if type(w).__new__ is object.__new__ and hasattr(w, "__dict__"):
-        plain = Plain(dict(vars(w)), type(w), w.latent_dim, w.data_dim)
-        try:  # neither an attribute that has no hash nor NumPy at work on one can enter a jitted function
-            hash(tuple(leaf for leaf in jax.tree.leaves(plain) if not eqx.is_array(leaf)))
-            eqx.filter_eval_shape(lambda w, t: w(t), plain, jnp.zeros(w.latent_dim))
-            return plain
-        except (TypeError, jax.errors.JAXTypeError):
-            pass
-    return Opaque(w.__call__, w.latent_dim, w.data_dim)
+    try:
+        module = traced(w, "latent_dim")
+    except Exception:  # whatever a class written in a notebook may raise
+        _validate.decoder(w)  # says it in the library's words
+        raise
+    return _validate.decoder(module)
+
+
+def traced(f: Any, argument: str) -> Any:
+    """A decoder or an encoder as a module. argument: which of its dimensions is that of its argument."""
+    if is_known(f):
+        return _validate.in_session(f)
+    dims = {name: _validate.count(name, getattr(f, name)) for name in ("latent_dim", "data_dim")}
+    program, moved, constants, unmovable = taken_apart(f, dims[argument])
+    return Plain(moved, Constants(constants, unmovable), program, **dims)
+
+
+def is_known(f: Any) -> bool:
+    """Whether f is made of arrays and of classes of this library, which read nothing from elsewhere."""
+
+    def foreign(node: Any) -> bool:
+        return isinstance(node, eqx.Module) and type(node).__module__.partition(".")[0] not in ("cmog_lib", "equinox")
+
+    return isinstance(f, eqx.Module) and all(map(eqx.is_array, jax.tree.leaves(f, is_leaf=foreign)))

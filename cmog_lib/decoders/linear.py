@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -42,3 +44,16 @@ class Linear(eqx.Module):
 
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         return self.W @ t + self.b, self.sigma
+
+
+def is_linear(w: Any) -> TypeGuard[Linear]:
+    """Whether w is exactly a `Linear`, for which closed forms hold: a class derived from it may decode otherwise."""
+    return type(w) is Linear
+
+
+def only_linear(w: Any, which: str, advice: str = "") -> Linear:
+    """w, if it is a `Linear`, in the session's precision. Raises ValueError otherwise, with `which` and `advice`."""
+    if is_linear(w):
+        return _validate.in_session(w)
+    came = type(w).__name__ + (", a class derived from it" if isinstance(w, Linear) else "")
+    raise ValueError(f"w must be a decoders.Linear, {which}, got {came}{advice}")

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from cmog_lib import _validate
 from cmog_lib.decoders.contract import Decoder
-from cmog_lib.decoders.linear import Linear
+from cmog_lib.decoders.layers import Dense
+from cmog_lib.decoders.linear import is_linear
 from cmog_lib.decoders.networks import MLP, Nothing
 
 LOG_2PI = math.log(2 * math.pi)
@@ -52,10 +53,9 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     w = _validate.decoder(w)
     X = _validate.array("X", X, ("N", w.data_dim))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
-    # Exactly these classes: one derived from them may decode otherwise.
-    if known and type(w) is Linear and w.data_dim > w.latent_dim:
+    if known and is_linear(w) and w.data_dim > w.latent_dim:
         return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)
-    if known and type(w) is MLP and isinstance(w.nn2, Nothing):
+    if known and type(w) is MLP and type(w.nn1) is Dense and type(w.nn2) is Nothing:
         dense: Any = w.nn1  # whose layers all have a bias
         *layers, last = dense.layers
         if w.data_dim > last.weight.shape[1]:

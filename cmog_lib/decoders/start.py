@@ -18,13 +18,14 @@ W = TypeVar("W", Linear, MLP, CNN)
 def start_at(w: W, X: Float[Array, "N D"]) -> W:
     """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
 
-    w: Linear, MLP or CNN; only b and the offset c of σ (log_sigma of a Linear one) are replaced. X: [N, D], data.
+    w: Linear, MLP, CNN, or of a class derived from these; only b and the offset c of σ (log_sigma of a Linear one) are
+    replaced. X: [N, D], data.
     A network whose first σ is far from the data's spends its first hundreds of steps on nothing else.
     Raises ValueError for another decoder, for data of the wrong width, and where the data spread no more than σ_min.
     """
     if not isinstance(w, (Linear, MLP, CNN)):
         raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
-    X = _validate.array("X", X, ("N", w.data_dim))
+    w, X = _validate.in_session(w), _validate.array("X", X, ("N", w.data_dim))
     b = X.mean(axis=0)
     largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
     s = largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))

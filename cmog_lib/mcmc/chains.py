@@ -69,7 +69,7 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 
-    _draws(t)
+    t = _draws(t)
     with np.errstate(invalid="ignore"):
         estimate = estimated(np.asarray(gathered(t), np.float64))
     draws = t.shape[0] * t.shape[1]
@@ -87,16 +87,16 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """
     from numpyro.diagnostics import split_gelman_rubin
 
-    _draws(t)
+    t = _draws(t)
     with np.errstate(invalid="ignore"):
         return split_gelman_rubin(np.asarray(gathered(t), np.float64))
 
 
-def _draws(t: Any) -> None:
-    rank = max(len(getattr(t, "shape", ())), 2)
-    _validate.array("t", t, ("C", "M", *"abcdef"[: rank - 2]))
+def _draws(t: Any) -> Array:
+    t = _validate.array("t", t, ("C", "M", ...))
     if t.shape[1] < 4:
         raise ValueError(f"t must hold four draws or more of every chain, for both of its halves, got {t.shape[1]}")
+    return t
 
 
 def report(found: Chains) -> Chains:

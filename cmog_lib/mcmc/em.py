@@ -19,6 +19,7 @@ from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
 from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
 from cmog_lib.optimise.checkpoint import Checkpoint
+from cmog_lib.optimise.faults import given_back
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 from cmog_lib.sharding import gathered
@@ -62,7 +63,7 @@ def mc_em_step(
     """
     start: Any
     key_mode, key_chains = jax.random.split(_validate.key(key))
-    X = _checked(w, X, chains, M, burn_in, max_steps)
+    w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     seen, X_seen, _ = projected(as_module(w), X)
     if chains is None:
         start, spent = laplace(seen, X_seen, key=key_mode), evaluations_of_laplace(len(X))
@@ -103,7 +104,7 @@ def fit(
     from tqdm.auto import tqdm
 
     steps, key = _validate.count("steps", steps), _validate.key(key)
-    X = _checked(w, X, chains, M, burn_in, max_steps)
+    w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     d, interrupted = w.latent_dim, False
     if audit is not None:
         _validate.nodes(audit, d, "audit")
@@ -144,17 +145,18 @@ class _Kept:
 
     def __init__(self, path: str | Path, w: Any, X: Array, key: Array, chains: Any, nodes: Any, *options: int) -> None:
         keep, _, M, *_ = options
-        arrays, self.rest = eqx.partition(as_module(w), lambda leaf: isinstance(leaf, (jax.Array, np.ndarray)))
+        self.w, self.rest = eqx.partition(as_module(w), eqx.is_array)
+        self.ws: list[Any] = []
         C = 1 if chains is None or not keep else len(chains.t)
-        self.w, self.shape, self.dtype = jax.tree.map(jnp.asarray, arrays), (C, M, len(X), w.latent_dim), X.dtype
+        self.shape, self.dtype = (C, M, len(X), w.latent_dim), X.dtype
         self.file = Checkpoint(path, self.w, X, key, chains, nodes, options)
 
-    def _state(self, path: list[Any], record: list[Any], chains: Chains) -> Any:
-        ws = [jax.tree.map(jnp.asarray, eqx.filter(as_module(w), lambda a: hasattr(a, "dtype"))) for w in path]
+    def _state(self, ws: list[Any], record: list[Any], chains: Chains) -> Any:
         return ws, np.asarray(record), eqx.filter(chains, eqx.is_array), np.asarray(chains.evaluations)
 
     def save(self, path: list[Any], record: list[Any], chains: Chains) -> None:
-        self.file.save(len(path) - 1, self._state(path, record, chains))
+        self.ws += [eqx.filter(as_module(w), eqx.is_array) for w in path[len(self.ws) :]]
+        self.file.save(len(path) - 1, self._state(self.ws, record, chains))
 
     def load(self) -> tuple[int, list[Any], list[Any], Chains] | None:
         C, _, N, d = self.shape
@@ -163,16 +165,18 @@ class _Kept:
         found = self.file.load(lambda step: self._state([self.w] * (step + 1), [(0.0, 0)] * (step + 1), blank))
         if found is None:
             return None
-        step, (path, record, chains, evaluations) = found
+        step, (self.ws, record, chains, evaluations) = found
         chains = dataclasses.replace(chains, evaluations=int(evaluations))
-        return step, [eqx.combine(w, self.rest) for w in path], [(value, int(n)) for value, n in record], chains
+        path = [given_back(eqx.combine(self.rest, w)) for w in self.ws]
+        return step, path, [(value, int(n)) for value, n in record], chains
 
 
-def _checked(w: Any, X: Array, chains: Any, M: int, burn_in: int, max_steps: int) -> Array:
-    """X, after a look at all that the first step would only ask for when much has been computed."""
-    X = _validate.array("X", X, ("N", _validate.decoder(w).data_dim))
+def _checked(w: Any, X: Array, chains: Any, M: int, burn_in: int, max_steps: int) -> tuple[Any, Array, Any]:
+    """w, X and chains, after a look at all that the first step would only ask for when much has been computed."""
+    w = _validate.decoder(w)
+    X = _validate.array("X", X, ("N", w.data_dim))
     _validate.count("M", M), _validate.count("burn_in", burn_in, 0), _validate.count("max_steps", max_steps)
     if chains is not None:
-        last = _validate.kind("chains", chains, Chains, advice="of an earlier run").last
-        _validate.array("chains.last", last, ("C", len(X), w.latent_dim))
-    return X
+        chains = _validate.kind("chains", chains, Chains, advice="of an earlier run")
+        _validate.array("chains.last", chains.last, ("C", len(X), w.latent_dim))
+    return w, X, chains

@@ -25,7 +25,7 @@ def laplace(
     Exact for Linear. Of several modes it knows one. A datum costs starts + 10 steps decoder evaluations.
     Raises ValueError for data that are not finite or not the decoder's, an untyped key, starts or steps below 1.
     """
-    w = as_module(_validate.decoder(w))
+    w = as_module(w)
     w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
     starts, steps = _validate.count("starts", starts), _validate.count("steps", steps)
     return FullGaussian(*_laplace(w, X, _validate.key(key), starts, steps))

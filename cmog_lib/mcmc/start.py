@@ -37,7 +37,7 @@ def begin(
     w: Decoder, X: Array, start: Any, M: int, warm_up: int, target: float, chains: int, key: Key[Array, ""]
 ) -> Start:
     """The first states; arguments as in `metropolis`. Raises ValueError for what cannot be, naming the argument."""
-    w = as_module(_validate.decoder(w))
+    w = as_module(w)
     # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
     w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
     key = _validate.key(key)
@@ -66,7 +66,7 @@ def _states_at(w: Any, X: Array, t: Array) -> State:
 
 def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Array, Array, Array]:
     """t [C, N, d], scale [N, d, d], step [C, N]."""
-    N, d = len(X), w.latent_dim
+    (N, d), start = (len(X), w.latent_dim), _validate.in_session(start)
     if isinstance(start, Chains):
         _validate.array("start.last", start.last, ("C", N, d))
         return start.last, start.scale, start.step

@@ -41,7 +41,8 @@ def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
 
     Raises ValueError when the shapes of x and t are not the decoder's.
     """
-    t = _validate.array("t", t, (_validate.decoder(w).latent_dim,))
+    w = _validate.decoder(w)
+    t = _validate.array("t", t, (w.latent_dim,))
     log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
     return State(t, log_p, gradient)
 
@@ -55,7 +56,7 @@ def metropolis_step(
     [d, d], a Cholesky factor of roughly the posterior's covariance. Raises ValueError when the shapes do not fit.
     Slide 15. Source: Metropolis et al. 1953.
     """
-    step, scale = _checked(w, state, step, scale)
+    w, state, step, scale = _checked(w, state, step, scale)
     key = _validate.key(key)
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
@@ -84,7 +85,7 @@ def hmc_step(
     leapfrogs: steps of a trajectory, each of which asks the decoder once. Raises ValueError when the shapes do not fit,
     and for leapfrogs below 1. Slide 15. Source: Neal 2011, §§2–3.
     """
-    step, scale = _checked(w, state, step, scale)
+    w, state, step, scale = _checked(w, state, step, scale)
     key = _validate.key(key)
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
@@ -109,9 +110,10 @@ def leapfrog(
     Returns the last state and momentum, and every t on the way. Arguments and errors as in `hmc_step`.
     Source: Neal 2011, §2.3.
     """
-    step, scale = _checked(w, state, step, scale)
+    w, state, step, scale = _checked(w, state, step, scale)
     x = _validate.array("x", x, (w.data_dim,))
     momentum = _validate.array("momentum", momentum, (w.latent_dim,))
+    _validate.array("state.gradient", state.gradient, (w.latent_dim,))  # NaN after a Metropolis step
     leapfrogs = _validate.count("leapfrogs", leapfrogs)
 
     def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:
@@ -124,10 +126,11 @@ def leapfrog(
     return new, p, path
 
 
-def _checked(w: Any, state: Any, step: Any, scale: Any) -> tuple[Any, Array]:
-    d = _validate.decoder(w).latent_dim
-    _validate.array("state.t", _validate.kind("state", state, State, advice="as state_at makes it").t, (d,))
-    return _validate.scalar("step", step), _validate.array("scale", scale, (d, d))
+def _checked(w: Any, state: Any, step: Any, scale: Any) -> tuple[Any, State, Any, Array]:
+    w, state = _validate.decoder(w), _validate.kind("state", state, State, advice="as state_at makes it")
+    d = w.latent_dim
+    _validate.array("state.t", state.t, (d,))
+    return w, state, _validate.scalar("step", step), _validate.array("scale", scale, (d, d))
 
 
 def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:

@@ -36,16 +36,45 @@ CAUSES = (
 
 
 def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
-    """The floating-point arrays of w, which are moved, and the rest of it, which is not."""
+    """The floating-point arrays of w, which are moved, in the session's precision; and the rest, which is not moved.
+
+    A node with an attribute `unmovable` (`decoders.contract.Constants`) holds still. Raises ValueError where it names
+    arrays that should move, and where there is nothing to move.
+    """
+
+    def still(node: Any) -> bool:
+        return hasattr(node, "unmovable")
 
     def moves(leaf: Any) -> bool:
+        if still(leaf) and leaf.unmovable:
+            raise ValueError(
+                f"{name} must read its arrays through jax.numpy and its attributes, so that training can move them; got"
+                f" {', '.join(leaf.unmovable)} read as numbers, by NumPy or Python, or through a function that was made"
+                " for the original object, such as a lambda in __init__"
+            )
         return isinstance(leaf, (jax.Array, np.ndarray)) and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
 
-    parameters, rest = eqx.partition(w, moves)
+    parameters, rest = eqx.partition(w, jax.tree.map(moves, w, is_leaf=still))
     if not jax.tree.leaves(parameters):
-        came = type(w).__name__
-        raise ValueError(f"{name} must hold at least one floating-point array to move, got {came} without any")
-    return jax.tree.map(jnp.asarray, parameters), rest
+        came = type(given_back(w)).__name__
+        raise ValueError(
+            f"{name} must hold at least one floating-point array to move, got {came} without any; a decoder or encoder"
+            " of a plain class goes in as decoders.as_module makes it"
+        )
+    return jax.tree.map(lambda array: jnp.asarray(array, float), parameters), rest
+
+
+def given_back(w: PyTree) -> PyTree:
+    """w, with objects of the reader's own classes in the place of each `decoders.Plain` that stands for one.
+
+    What comes out of a compiled function has the structure of the w for which that was compiled, which may be another
+    object that is equal: so `eqx.combine(rest, moved)`, which takes the structure of its first argument.
+    """
+
+    def own(node: Any) -> Any:
+        return node.stands_for() if hasattr(node, "stands_for") else node
+
+    return jax.tree.map(own, w, is_leaf=lambda node: isinstance(node, eqx.Module))
 
 
 def scalar(value: Any) -> Any:

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from cmog_lib import _validate
-from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
+from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, given_back, parameters_of, scalar
 
 
 class Optimum(eqx.Module):
@@ -44,8 +44,8 @@ def maximise(
     objective: returns a scalar; a function defined once, not anew for each call, is compiled once. w: any pytree, whose
     floating-point arrays are moved. args: handed through; arrays come as float64. tolerance: it has converged when a
     step gains less than tolerance · max(1, |value|), or when no entry of the gradient is larger than tolerance.
-    lower: a pytree like w, below which no entry goes. progress: show a bar of max_steps meanwhile. Returns w in its own
-    dtypes.
+    lower: a pytree like w, below which no entry goes. progress: show a bar of max_steps meanwhile. Returns w in the
+    session's precision.
     Raises NotFinite when the value or the gradient is not finite, ValueError for a tolerance or step count that is not
     positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
     """
@@ -66,7 +66,7 @@ def maximise(
 
         def restore(flat: np.ndarray) -> PyTree:
             moved = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), unravel(jnp.asarray(flat)), parameters)
-            return eqx.combine(moved, rest)
+            return given_back(eqx.combine(rest, moved))
 
         def descend(flat: np.ndarray) -> tuple[float, np.ndarray]:
             nonlocal last, evaluations

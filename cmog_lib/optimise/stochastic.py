@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from cmog_lib import _validate
 from cmog_lib.optimise.checkpoint import Checkpoint
-from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, parameters_of, scalar
+from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, given_back, parameters_of, scalar
 from cmog_lib.optimise.interrupts import interruptible, look
 
 
@@ -83,7 +83,8 @@ def ascend(
                 reached = (carry, [*reached[1], taken])  # in one go, for a second Ctrl-C may come at any time
                 if cause >= 0:
                     step, trace = first + len(taken), np.concatenate(reached[1])
-                    raise NotFinite(f"step {step}: {CAUSES[cause]}", step, Ascent(eqx.combine(carry[0], rest), trace))
+                    good = given_back(eqx.combine(rest, carry[0]))
+                    raise NotFinite(f"step {step}: {CAUSES[cause]}", step, Ascent(good, trace))
                 if file is not None:
                     file.save(first + len(taken), (carry, [np.concatenate(reached[1])]))
                 bar.set_description_str("", refresh=False)
@@ -92,7 +93,7 @@ def ascend(
                 look()
         except KeyboardInterrupt:
             interrupted = True
-    return Ascent(eqx.combine(reached[0][0], rest), np.concatenate(reached[1]), interrupted)
+    return Ascent(given_back(eqx.combine(rest, reached[0][0])), np.concatenate(reached[1]), interrupted)
 
 
 @lru_cache(maxsize=1)

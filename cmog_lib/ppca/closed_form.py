@@ -10,16 +10,14 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
-from cmog_lib.decoders import Linear
+from cmog_lib.decoders.linear import Linear, only_linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.posteriors import FullGaussian
 
 
 def linear(w: Any) -> Linear:
     """`w` if it is a linear decoder. Raises ValueError otherwise: only there is the integral over t closed form."""
-    if not isinstance(w, Linear):
-        raise ValueError(f"w must be a decoders.Linear, whose p(x|w) is closed form, got {type(w).__name__}")
-    return w
+    return only_linear(w, "whose p(x|w) is closed form")
 
 
 def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from cmog_lib import _validate
 from cmog_lib.bound import log_weights
-from cmog_lib.decoders import Decoder, Linear, as_module
+from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import ascend
@@ -66,7 +67,7 @@ def em_step(
     Raises ValueError and NotFinite as `fit_q` and `optimise.ascend` do. Slides 18 to 20.
     """
     key_e, key_m = jax.random.split(_validate.key(key))
-    X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
+    w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)
     return _m_step(w, X, q, m_steps, M, learning_rate, key_m)[0], q
 
@@ -96,7 +97,7 @@ def fit(
     from tqdm.auto import tqdm
 
     steps, key = _validate.count("steps", steps), _validate.key(key)
-    X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
+    w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
     d, interrupted = w.latent_dim, False
     if audit is not None:
         _validate.nodes(audit, d, "audit")
@@ -107,7 +108,7 @@ def fit(
         return float("nan") if nodes is None else _mean(log_p_x(w, X, nodes))
 
     def lower(w: Any, q: Any) -> float:
-        return _mean(log_weights(as_module(w), q, X, COMMON, key=key_common))
+        return _mean(log_weights(w, q, X, COMMON, key=key_common))
 
     path, values, evaluations, bounds = [w], [value(w)], [0], np.zeros(0)
     with tqdm(total=steps, disable=not progress, unit="VEM step", leave=False) as bar:
@@ -140,7 +141,7 @@ def _e_step(w: Any, X: Array, q: Any, full: bool, e_steps: int, key: Array) -> t
 
 def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Array) -> tuple[Any, int]:
     """Uphill on new draws at every step: measured on digits, ahead of L-BFGS on fixed draws at a third of the cost."""
-    if isinstance(w, Linear):
+    if is_linear(w):
         return m_step_on_draws(w, q.sample(16 * M, key=key), X), 0
     data = _Data(X, q, M)
     found = ascend(_expected_log_p, as_module(w), data, steps=m_steps, key=key, learning_rate=rate, progress=False)
@@ -149,14 +150,16 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
     return found.w, m_steps * M * len(X)
 
 
-def _checked(w: Any, X: Array, q: Any, e_steps: int, m_steps: int, M: int, rate: float) -> Array:
-    """X, after a look at all that the first step would only ask for when much has been computed."""
-    X = _validate.array("X", X, ("N", _validate.decoder(w).data_dim))
+def _checked(w: Any, X: Array, q: Any, e_steps: int, m_steps: int, M: int, rate: float) -> tuple[Any, Array]:
+    """w and X, after a look at all that the first step would only ask for when much has been computed."""
+    w = _validate.decoder(w)
+    X = _validate.array("X", X, ("N", w.data_dim))
     if q is not None:
-        _validate.array("q.m", _validate.kind("q", q, Gaussian, FullGaussian).m, (len(X), w.latent_dim))
+        q = _validate.kind("q", q, Gaussian, FullGaussian)
+        _validate.array("q.m", q.m, (len(X), w.latent_dim))
     _validate.count("e_steps", e_steps), _validate.count("m_steps", m_steps), _validate.count("M", M)
     _validate.positive("learning_rate", rate)
-    return X
+    return w, X
 
 
 class _Data(eqx.Module):

@@ -64,7 +64,7 @@ def fit_q(
     untyped key; NotFinite with the step, the cause and the last good q. Slide 20, past it. Source: Kingma and Welling
     2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that is left out.
     """
-    w, key = as_module(_validate.decoder(w)), _validate.key(key)
+    w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
     steps, starts, draws = (_validate.count(*pair) for pair in (("steps", steps), ("starts", starts), ("draws", draws)))
     if _validate.count("M", M, 2) % 2:
@@ -73,7 +73,7 @@ def fit_q(
     if start is None:
         q, evaluations = _starts(w, X, starts, full, key_start), starts * LOOKED_AT
     else:
-        _validate.kind("start", start, Gaussian, FullGaussian)
+        start = _validate.kind("start", start, Gaussian, FullGaussian)
         _validate.array("start.m", start.m, (len(X), w.latent_dim))
         q, evaluations = jax.tree.map(lambda part: part[None], start), 0
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)

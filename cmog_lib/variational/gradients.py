@@ -29,7 +29,7 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 20, past it.
     Source: Williams 1992; Ranganath, Gerrish and Blei 2014.
     """
-    w, x = _checked(w, q, x)
+    w, q, x = _checked(w, q, x)
 
     def one(t: Array) -> Gaussian:
         height = log_p_xt(w, x, t) - q.log_q(t)
@@ -45,7 +45,7 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
     Arguments, what is returned and errors as in `score_function`, with the same draws for the same key.
     Source: Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014.
     """
-    w, x = _checked(w, q, x)
+    w, q, x = _checked(w, q, x)
     noise = (q.sample(M, key=key) - q.m[None]) / q.s[None]
 
     def one(noise: Array) -> Gaussian:
@@ -59,8 +59,7 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
     return Gradient(rows.m, rows.log_s)
 
 
-def _checked(w: Any, q: Any, x: Array) -> tuple[Any, Array]:
-    w = _validate.decoder(w)
-    _validate.kind("q", q, Gaussian)
+def _checked(w: Any, q: Any, x: Array) -> tuple[Any, Gaussian, Array]:
+    w, q = _validate.decoder(w), _validate.kind("q", q, Gaussian)
     _validate.array("q.m", q.m, (w.latent_dim,))
-    return w, _validate.array("x", x, (w.data_dim,))
+    return w, q, _validate.array("x", x, (w.data_dim,))

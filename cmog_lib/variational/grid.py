@@ -72,14 +72,15 @@ def cavi_grid(
     Raises ValueError for shapes that do not fit, nodes that are no product grid, a w that is no number on them, starts
     or sweeps below 1, and more numbers than can be held. Slides 19 and 20.
     """
-    w = as_module(_validate.decoder(w))
+    w = as_module(w)
     x = _validate.one_or_many("x", x, w.data_dim)
     batch = x.shape[:-1]
+    nodes = Nodes(*_validate.nodes(nodes, w.latent_dim))
     axis = _axes(nodes, w.latent_dim)
     _nodes.affordable_table(x if batch else x[None], len(nodes.t))
     starts, sweeps = _validate.count("starts", starts), _validate.count("sweeps", sweeps)
     if start is not None:
-        _validate.kind("start", start, Gaussian)
+        start = _validate.kind("start", start, Gaussian)
         _validate.array("start.m", start.m, (*x.shape[:-1], w.latent_dim))
         start = start if batch else jax.tree.map(lambda part: part[None], start)
     log_q, bound, path = _cavi(w, x if batch else x[None], nodes, axis, start, starts, sweeps, keep_path)
@@ -88,7 +89,7 @@ def cavi_grid(
     _report(log_q, bound, sweeps)
     if not batch:
         log_q, bound, path = jax.tree.map(lambda part: part[0], (log_q, bound, path))
-    return Factorised(axis, log_q, bound, jnp.asarray(nodes.t), path)
+    return Factorised(axis, log_q, bound, nodes.t, path)
 
 
 def joined(log_q: Float[Array, "*batch d n"]) -> Float[Array, "*batch S"]:
@@ -178,7 +179,7 @@ def _gaussian(axis: Array, m: Array, s: Array) -> Float[Array, "d n"]:
 
 def _axes(nodes: Any, d: int) -> Float[Array, "d n"]:
     """The nodes along each coordinate, if they are the same for all values of the others."""
-    t, _ = _validate.nodes(nodes, d)
+    t = nodes.t
     _validate.array("nodes.log_weight", nodes.log_weight, (len(t),))
     n = round(len(t) ** (1 / d))
     if n**d == len(t) and n > 1:

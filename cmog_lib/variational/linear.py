@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from cmog_lib import _validate
 from cmog_lib.bound import expected_log_joint
-from cmog_lib.decoders import Linear
+from cmog_lib.decoders.linear import Linear, only_linear
 from cmog_lib.posteriors import Gaussian
 
 
@@ -40,7 +40,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     x, sweeps = _validate.array("x", x, (w.data_dim,)), _validate.count("sweeps", sweeps)
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
-    _validate.kind("start", start, Gaussian)
+    start = _validate.kind("start", start, Gaussian)
     _validate.array("start.m", start.m, (w.latent_dim,))
     path, bound = _path(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
@@ -85,9 +85,5 @@ def _precision(w: Linear) -> Float[Array, "d d"]:
 
 
 def _linear(w: Any) -> Linear:
-    if not isinstance(w, Linear):
-        raise ValueError(
-            f"w must be a decoders.Linear, for which E_(-j) log p(x,t|w) is closed form, got {type(w).__name__};"
-            " for any other decoder: cavi_grid"
-        )
-    return w
+    which = "for which E_(-j) log p(x,t|w) is closed form"
+    return only_linear(w, which, "; for any other decoder: cavi_grid")
