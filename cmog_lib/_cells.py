@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from cmog_lib import _validate
 from cmog_lib.model import LOG_2PI, log_p_t, log_p_x_given_t_table
 
 # Latents decoded at a time, and numbers gathered for pairs of datum and latent at a time: what fits in the caches.
@@ -24,7 +25,7 @@ def table(w: Any, X: np.ndarray, T: np.ndarray, side: float, safety: float) -> t
         _table(w, jnp.asarray(X), jnp.asarray(pad(T[k : k + NODES], NODES)), *cell) for k in range(0, len(T), NODES)
     ]
     value, rise = (np.concatenate(part, axis=1)[:, : len(T)] for part in zip(*parts, strict=True))
-    return _reported(value, lambda bad: (bad[0], T[bad[1]])), _unknown_is_steep(rise)
+    return _reported(value, lambda bad: (bad[0], T[bad[1]])), rise
 
 
 def pairs(
@@ -55,14 +56,46 @@ def pairs(
             part = join(data, decoded, pad(datum[chosen], size), pad(node[chosen] - k, size))
             answer[chosen] = np.asarray(part)[: len(chosen)]
     if rise:
-        return _unknown_is_steep(answer)
+        return answer
     return _reported(answer, lambda bad: (datum[bad[0]], T[node[bad[0]]]))
 
 
-@eqx.filter_jit
-def bends(w: Any, T: Array, side: Array) -> Array:
+def unforeseen(w: Any, T: np.ndarray, centre: np.ndarray, node: np.ndarray, side: float) -> np.ndarray:
+    """Which of the latents T are places where μ or σ is not what its slopes at the centre of the cell foretell.
+
+    node: [P], the row of `centre` in whose cell each lies. What moves μ by less than σ, or by less than the slopes move
+    it in the cell, or log p by less than a nat, does not count.
+    """
+    found, order = np.zeros(len(T), bool), np.argsort(node, kind="stable")
+    for k in range(0, len(centre), NODES):
+        cells = [np.asarray(part) for part in decode_cells(w, centre[k : k + NODES], side, 2.0)]
+        first, last = np.searchsorted(node[order], [k, k + NODES])
+        for at in range(first, last, NODES):
+            some = order[at : min(at + NODES, last)]
+            mu, sigma = (np.asarray(part)[: len(some)] for part in _decode(w, jnp.asarray(pad(T[some], NODES)))[:2])
+            good = (np.isfinite(mu) & np.isfinite(sigma) & (sigma > 0)).all(axis=1)
+            if not good.all():
+                _validate.decoded(w, jnp.asarray(T[some][~good]))
+            mu_c, sigma_c, d_mu, d_log_sigma, _, _, half, _ = (part[node[some] - k] for part in cells)
+            with np.errstate(invalid="ignore", over="ignore"):  # slopes that are not known are steep in any case
+                step, smaller = (T[some] - centre[node[some]])[:, :, None], np.minimum(sigma, sigma_c)
+                off = np.linalg.norm((mu - mu_c - (d_mu @ step)[:, :, 0] * sigma_c) / smaller, axis=1)
+                straight = half * np.linalg.norm(d_mu, axis=(1, 2))
+                turned = np.abs(np.log(sigma / sigma_c) - (d_log_sigma @ step)[:, :, 0]).sum(axis=1)
+                found[some] = off > np.maximum(straight, 1)
+                found[some] |= turned > np.maximum(half * np.abs(d_log_sigma).sum(axis=(1, 2)), 1)
+    return found
+
+
+def decode_cells(w: Any, T: np.ndarray, side: float, safety: float) -> tuple[Array, ...]:
+    """Of NODES latents or fewer, padded to NODES, what is to be known of the cells of that side around them."""
+    return _decode_cell(w, jnp.asarray(pad(T, NODES)), jnp.asarray(0.5 * side), jnp.asarray(safety))
+
+
+def bends(w: Any, T: np.ndarray, side: float) -> np.ndarray:
     """Whether μ bends in the cell of that side around t."""
-    return jax.vmap(lambda t: _spread(w, t, 0.5 * side, *_slopes(w, t)) > 0)(T)
+    spreads = [decode_cells(w, T[k : k + NODES], side, 2.0)[5][: len(T) - k] for k in range(0, len(T), NODES)]
+    return np.concatenate(spreads) > 0
 
 
 @eqx.filter_jit
@@ -108,7 +141,8 @@ def _spread(w: Any, t: Array, half: Array, mu: Array, sigma: Array, d_mu: Array,
 def _highest(reach: Array, distance: Array, spread: Array, safety: Array) -> Array:
     """How much log p(x,t|w) may rise in a cell: by its slope, or where μ bends by μ coming as near x as it spreads."""
     nearer = jnp.maximum(distance - safety * spread, 0)
-    return jnp.maximum(safety * reach, 0.5 * (distance**2 - nearer**2))
+    rise = jnp.maximum(safety * reach, 0.5 * (distance**2 - nearer**2))
+    return jnp.where(jnp.isnan(rise), jnp.inf, rise)  # a slope that is not known is steep
 
 
 @eqx.filter_jit
@@ -162,10 +196,6 @@ def _size(count: int, most: int) -> int:
 def pad(rows: np.ndarray, size: int) -> np.ndarray:
     """`rows` made up to `size` of them with copies of the last, which are computed and thrown away."""
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
-
-
-def _unknown_is_steep(steepness: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(steepness), np.inf, steepness)
 
 
 def _reported(value: np.ndarray, where: Any) -> np.ndarray:

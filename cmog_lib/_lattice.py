@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 OFF_CENTRE = 0.2137  # of a cell
+PROBES, SPREAD = 2**14, 1.5  # latents between the centres at which the decoder is tried; their standard deviation
 TABULATED = 2**25  # places of a lattice that may be ticked off in a table; above, they are sorted
 
 
@@ -27,14 +28,47 @@ class Lattice:
         # Off centre: a posterior that mirrors itself in t = 0 is in step with a lattice that does, and hides its error.
         return -self.half_width + OFF_CENTRE * self.side(0) + (index + 0.5) * self.side(level)
 
+    def place(self, t: np.ndarray) -> np.ndarray:
+        """The cells of level 0 in which t [P, d] lies."""
+        return np.floor((t + self.half_width) / self.side(0) - OFF_CENTRE).astype(int).clip(0, self.n - 1)
+
+    def reaches(self, centre: np.ndarray, level: int, t: np.ndarray, cells: float) -> np.ndarray:
+        """Whether t lies so many cells or less from a centre, in every coordinate: ½ for its own cell, 1½ for those
+        beside it too."""
+        return (np.abs(centre - t) <= cells * self.side(level)).all(axis=1)
+
 
 class Cells(NamedTuple):
-    """Cells that carry mass, sorted by datum. value: log of p(x,t|w) times volume at the centre; bound: in the cell."""
+    """Cells that carry mass, sorted by datum. value: log of p(x,t|w) times volume at the centre; bound: in the cell.
+
+    probe: which probe in or beside the cell is still above its bound; -1 for none.
+    """
 
     datum: np.ndarray
     place: np.ndarray
     value: np.ndarray
     bound: np.ndarray
+    probe: np.ndarray
+
+
+class Probes(NamedTuple):
+    """Latents t [P, d] at which the decoder is not what its slopes at the centres foretell, and log p(x_i,t|w) there.
+
+    value: [N, P].
+    """
+
+    t: np.ndarray
+    value: np.ndarray
+
+
+def probes(d: int) -> np.ndarray:
+    """Latents [PROBES, d] spread like N(0, SPREAD² I), but evenly: a Kronecker sequence. Source: Roberts 2018."""
+    from scipy.special import ndtri
+
+    ratio = 2.0
+    for _ in range(64):
+        ratio = (1 + ratio) ** (1 / (d + 1))
+    return SPREAD * ndtri((0.5 + np.arange(1, PROBES + 1)[:, None] * ratio ** -np.arange(1, d + 1)) % 1)
 
 
 def sums(cells: Cells, row: np.ndarray, start: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
@@ -84,5 +118,5 @@ def split(cells: Cells, d: int) -> Cells:
     """Every cell as its 2^d halves; value and bound are still the parent's."""
     corner = np.stack(np.meshgrid(*[np.arange(2)] * d, indexing="ij"), axis=-1).reshape(-1, d)
     index = (2 * cells.place[:, None] + corner[None]).reshape(-1, d)
-    datum, value, bound = (np.repeat(part, 2**d) for part in (cells.datum, cells.value, cells.bound))
-    return Cells(datum, index, value, bound)
+    datum, value, bound, probe = (np.repeat(part, 2**d) for part in (cells.datum, *cells[2:]))
+    return Cells(datum, index, value, bound, probe)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmog_lib import _cells, _lattice
-from cmog_lib._lattice import Cells, Lattice
+from cmog_lib._lattice import Cells, Lattice, Probes
 
 # The first lattice by latent dimension: side of its cells, most cells a dimension, how often they may be halved.
 SIDE = {1: 1 / 32, 2: 1 / 4, 3: 2 / 3}
@@ -21,6 +21,8 @@ LEVELS = {1: 40, 2: 22, 3: 14}
 TABLE = 2**23  # entries of the first table held at a time
 BLOCK = 2**12  # data at a time: the more, the more of them share a latent
 HELD = 2**22  # cells of all data held at a time
+SURPRISES = 2**11  # probes that are followed; more there are only where the first lattice bends everywhere
+UNSEEN = 2.0  # nats between a probe and the centre of its cell where that has not seen what the probe has
 UNSETTLED = 8.0  # nats a dimension by which a sum over cells wider than the posterior may be too large
 STRAIGHT, BENT = 0.02, 0.5  # share of cells with a bend below which slopes are trusted, above which they mean nothing
 RESOLVED = 0.5  # nats by which every fourth cell may differ where cells are narrower than what they add up
@@ -49,10 +51,17 @@ def lattice(w: Any, half_width: float) -> Lattice:
     T = np.concatenate([rng.normal(size=(1536, d)), rng.uniform(-half_width, half_width, (512, d))])
     n = min(MOST[d], 2 * int(np.ceil(half_width / SIDE[d])))
     while True:
-        bent = float(np.mean(_cells.bends(w, jnp.asarray(T), jnp.asarray(2 * half_width / n))))
+        bent = float(_cells.bends(w, T, 2 * half_width / n).mean())
         if bent < STRAIGHT or 2 * n > MOST[d]:
             return Lattice(half_width, n, d, bent)
         n *= 2
+
+
+def unforeseen(w: Any, grid: Lattice) -> np.ndarray:
+    """Latents [P, d] between the centres of the first lattice at which the decoder is not what that leads to expect."""
+    T = _lattice.probes(grid.latent_dim)
+    place, node = _lattice.distinct(grid.place(T), grid.n)
+    return T[_cells.unforeseen(w, T, grid.centre(place, 0), node, grid.side(0))][:SURPRISES]
 
 
 def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, Any]:
@@ -63,11 +72,13 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
     pending = np.arange(len(X))
     while len(pending) and half_width <= WIDEST:
         grid = lattice(w, half_width)
+        surprises = unforeseen(w, grid)
+        evaluations += _lattice.PROBES
         outside = np.zeros(len(pending), bool)
         for at in range(0, len(pending), BLOCK):
             block = pending[at : at + BLOCK]
             size = min(BLOCK, 2 ** int(np.ceil(np.log2(len(pending)))))
-            answer = refine(w, _cells.pad(X[block], size), len(block), grid, tolerance, max_cells)
+            answer = refine(w, _cells.pad(X[block], size), len(block), grid, surprises, tolerance, max_cells)
             log_p_x[block], outside[at : at + BLOCK] = answer.log_p_x, answer.outside
             error[block] = np.where(answer.outside | (grid.bent > BENT), np.inf, answer.error)
             evaluations, cells = evaluations + answer.evaluations, answer.cells
@@ -75,10 +86,16 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
     return log_p_x, error, evaluations, cells
 
 
-def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_cells: int) -> Sum:
+def refine(
+    w: Any, X: np.ndarray, N: int, grid: Lattice, surprises: np.ndarray, tolerance: float, max_cells: int
+) -> Sum:
     """log p(x_i|w) on cells of `grid` and below, for the first N data of a block."""
     d = grid.latent_dim
-    log_p_x, outside, dropped, cells = _first(w, X, N, grid, margin(tolerance))
+    pairs = np.divmod(np.arange(N * len(surprises)), max(len(surprises), 1))
+    probes = (
+        Probes(surprises, _cells.pairs(w, X, pairs[0], surprises, pairs[1]).reshape(N, -1)) if len(surprises) else None
+    )
+    log_p_x, outside, dropped, cells = _first(w, X, N, grid, probes, margin(tolerance))
     error, best, last = np.full(N, np.inf), np.zeros((len(X), d)), None
     work, evaluations = [(cells, 0)] if len(cells.datum) else [], (1 + 2 * d) * grid.n**d
 
@@ -109,6 +126,8 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
         change = np.where(fourth < RESOLVED, change, np.maximum(change, fourth))
         log_p_x[here], best[here] = total, grid.centre(cells.place[heaviest], level)
         error[here] = change + np.exp(np.minimum(dropped[here] - total, 99))
+        if probes is not None:
+            error[here] += _missed(cells, row, total, grid, level, probes)
         if N == 1:
             last = grid.centre(cells.place, level), cells.value - total
         unsettled = error[here] >= tolerance
@@ -126,6 +145,8 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
             # Slopes say more about smaller cells, so that less has to be added to them for safety.
             rise = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node, (grid.side(level), 1 + 0.5**level))
             cells = cells._replace(bound=cells.value + rise)
+            if probes is not None:
+                cells = _raised(cells, grid, level, probes)
             evaluations += (1 + 2 * d) * len(place)
         keep, lost = _lattice.kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
         dropped[here] = np.logaddexp(dropped[here], lost)
@@ -138,7 +159,36 @@ def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, tolerance: float, max_c
     return Sum(log_p_x, error, outside, evaluations, last)
 
 
-def _first(w: Any, X: np.ndarray, N: int, grid: Lattice, far: float) -> tuple[Any, Any, Any, Cells]:
+def _raised(cells: Cells, grid: Lattice, level: int, probes: Probes) -> Cells:
+    """A cell's bound is at least what a probe in it or beside it has shown; a probe that it foretells is forgotten."""
+    probed, shown, own, beside = _shown(cells, grid, level, probes)
+    above = beside & (shown > cells.bound[probed])
+    bound, probe = cells.bound.copy(), cells.probe.copy()
+    bound[probed] = np.where(above, shown, bound[probed])
+    probe[probed] = np.where(above | own & (np.abs(shown - cells.value[probed]) > UNSEEN), probe[probed], -1)
+    return cells._replace(bound=bound, probe=probe)
+
+
+def _missed(cells: Cells, row: np.ndarray, total: np.ndarray, grid: Lattice, level: int, probes: Probes) -> np.ndarray:
+    """For each datum the share of its sum that is in doubt, since a probe lies far above or below its cell's centre."""
+    probed, shown, own, _ = _shown(cells, grid, level, probes)
+    value = cells.value[probed]
+    share = np.exp(np.minimum(np.maximum(shown, value) - total[row[probed]], 99))
+    return np.bincount(row[probed], np.where(own & (np.abs(shown - value) > UNSEEN), share, 0), len(total))
+
+
+def _shown(cells: Cells, grid: Lattice, level: int, probes: Probes) -> tuple[np.ndarray, ...]:
+    """Which cells have a probe; what their values would be by that; whether it lies in the cell; there or beside it."""
+    probed = np.flatnonzero(cells.probe >= 0)
+    datum, probe, centre = cells.datum[probed], cells.probe[probed], grid.centre(cells.place[probed], level)
+    shown = probes.value[datum, probe] + grid.latent_dim * np.log(grid.side(level))
+    own, beside = (grid.reaches(centre, level, probes.t[probe], reach) for reach in (0.5, 1.5))
+    return probed, shown, own, beside
+
+
+def _first(
+    w: Any, X: np.ndarray, N: int, grid: Lattice, probes: Probes | None, far: float
+) -> tuple[Any, Any, Any, Cells]:
     """Level 0, all data on all cells: log Σ, whether mass reaches the edge, log of what is dropped, what is kept."""
     d, side = grid.latent_dim, grid.side(0)
     place = np.stack(np.meshgrid(*[np.arange(grid.n)] * d, indexing="ij"), axis=-1).reshape(-1, d)
@@ -149,10 +199,36 @@ def _first(w: Any, X: np.ndarray, N: int, grid: Lattice, far: float) -> tuple[An
         value, rise = (part[: here[1]] for part in _cells.table(w, here[0], grid.centre(place, 0), side, 2.0))
         value = value + d * np.log(side)
         bound, total = value + rise, np.logaddexp.reduce(value, axis=1)
+        probe = np.full(value.shape, -1)
+        if probes is not None:
+            _probed(value, bound, probe, grid, probes.t, probes.value[at : at + len(value)] + d * np.log(side))
         outside = value[:, edge].max(axis=1) > total - far
         keep = bound > total[:, None] - far - UNSETTLED * d
         dropped = np.logaddexp.reduce(np.where(keep, -np.inf, bound), axis=1)
         datum, cell = np.nonzero(keep & ~outside[:, None])
-        parts.append((total, outside, dropped, datum + at, place[cell], value[datum, cell], bound[datum, cell]))
+        chosen = (part[datum, cell] for part in (value, bound, probe))
+        parts.append((total, outside, dropped, datum + at, place[cell], *chosen))
     total, outside, dropped, *cells = (np.concatenate(part) for part in zip(*parts, strict=True))
     return total, outside, dropped, Cells(*cells)
+
+
+def _probed(
+    value: np.ndarray, bound: np.ndarray, probe: np.ndarray, grid: Lattice, t: np.ndarray, shown: np.ndarray
+) -> None:
+    """Gives cells of level 0 their probes, in place, and raises bounds: [N, S] all, but `shown` [N, P].
+
+    A probe far from what the centre shows goes to its own cell, one above a cell's bound to that and to those beside.
+    """
+    d, n = grid.latent_dim, grid.n
+    own, row_major = grid.place(t), n ** np.arange(d)[::-1]
+    # Of several probes in or beside a cell the highest one stays: the last that is assigned.
+    rising = np.argsort(shown, axis=None, kind="stable")
+    for step in np.stack(np.meshgrid(*[(-1, 0, 1)] * d, indexing="ij"), axis=-1).reshape(-1, d):
+        at = np.broadcast_to((own + step).clip(0, n - 1) @ row_major, shown.shape)
+        there = np.take_along_axis(value, at, axis=1), np.take_along_axis(bound, at, axis=1)
+        chosen = shown > there[1]
+        if not step.any():
+            chosen |= np.abs(shown - there[0]) > UNSEEN
+        datum, p = np.unravel_index(rising[chosen.reshape(-1)[rising]], shown.shape)
+        cell = at[datum, p]
+        bound[datum, cell], probe[datum, cell] = np.maximum(bound[datum, cell], shown[datum, p]), p

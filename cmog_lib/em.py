@@ -20,7 +20,7 @@ from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI
-from cmog_lib.optimise import maximise
+from cmog_lib.optimise import NotFinite, Optimum, maximise
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
 from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
@@ -86,7 +86,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
     _validate.decoded(w, summary.t[:1024])
-    return maximise(_expected_log_p, w, summary, max_steps=max_steps).w
+    return _uphill(w, summary, max_steps).w
 
 
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
@@ -133,7 +133,7 @@ def fit(
         except KeyboardInterrupt:
             interrupted = True
     few = float(jnp.median(1 / jnp.sum(e_step(path[-1], X, nodes).weight ** 2, axis=1)))
-    if few < 2:
+    if not few >= 2:
         warnings.warn(
             f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
             " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
@@ -164,8 +164,15 @@ def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
     _validate.decoded(w, q.t)
-    found = maximise(_expected_log_p, w, summary, max_steps=max_steps)
+    found = _uphill(w, summary, max_steps)
     return found.w, found.evaluations
+
+
+def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
+    try:
+        return maximise(_expected_log_p, w, summary, max_steps=max_steps)
+    except NotFinite as error:
+        raise error.and_seen(_validate.described(error.ascent.w, summary.t, summary.mean)) from error
 
 
 class _Summary(eqx.Module):

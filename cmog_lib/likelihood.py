@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
-from cmog_lib.optimise import Ascent, ascend
+from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
@@ -64,7 +64,8 @@ def fit(
     than a cell costs it nats. What w is worth, `quadrature.exact` tells.
     Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
     Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
-    values that are not finite, naming the place; NotFinite where that happens at a later step, naming step and cause.
+    values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
+    was seen there.
     """
     w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
@@ -75,18 +76,23 @@ def fit(
     _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.positive("learning_rate", learning_rate)
     _validate.decoded(w, nodes.t)
     side = jnp.asarray(2 * half_width / n, X.dtype)
-    found = ascend(
-        _mean_log_p_x,
-        w,
-        _Problem(X, nodes.t, side, batch_size, shares_of(X)),
-        steps=steps,
-        key=key,
-        optimiser=optimiser,
-        learning_rate=learning_rate,
-        chunk=chunk,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
+    problem = _Problem(X, nodes.t, side, batch_size, shares_of(X))
+    try:
+        found = ascend(
+            _mean_log_p_x,
+            w,
+            problem,
+            steps=steps,
+            key=key,
+            optimiser=optimiser,
+            learning_rate=learning_rate,
+            chunk=chunk,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+    except NotFinite as error:
+        X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
+        raise error.and_seen(_validate.described(error.ascent.w, shifted.t, X)) from error
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found
 
@@ -102,11 +108,15 @@ class _Problem(eqx.Module):
 
 
 def _mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    key_batch, key_shift = jax.random.split(key)
-    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
-    nodes = _shifted(problem.centres, problem.side, key_shift)
+    X, nodes = _batch_and_nodes(problem, key)
     # In one block, unlike quadrature.log_p_x: its blocks are decoded a second time on the way back.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()
+
+
+def _batch_and_nodes(problem: _Problem, key: Key[Array, ""]) -> tuple[Float[Array, "N D"], Nodes]:
+    key_batch, key_shift = jax.random.split(key)
+    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
+    return X, _shifted(problem.centres, problem.side, key_shift)
 
 
 def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array, ""]) -> None:
@@ -115,7 +125,7 @@ def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array,
         return sum(float(log_p_x(w, X, nodes).mean()) for nodes in shifts) / 4
 
     gap = nats(2 * n) - nats(n)
-    if gap > COARSE:
+    if not gap <= COARSE:
         warnings.warn(
             f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
             " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."

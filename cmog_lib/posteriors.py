@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ class Gaussian(eqx.Module):
     def __init__(self, m: Any, log_s: Any) -> None:
         self.m = _validate.array("m", m, (..., "d"))
         self.log_s = _validate.array("log_s", log_s, self.m.shape)
+        _check_s(self.log_s)
 
     @property
     def s(self) -> Float[Array, "*batch d"]:
@@ -156,3 +158,16 @@ def _lower(L: Array) -> Array:
 @jax.jit
 def _above_and_on_the_diagonal(L: Array) -> tuple[Array, Array]:
     return jnp.abs(jnp.triu(L, 1)).max(), jnp.diagonal(L, axis1=-2, axis2=-1).min()
+
+
+def _check_s(log_s: Array) -> None:
+    """That s² = exp(2 log_s), which covariances and divergences contain, is positive and finite in its precision."""
+    if isinstance(log_s, jax.core.Tracer):
+        return
+    lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))
+    least, most = float(jnp.min(log_s)), float(jnp.max(log_s))
+    if least < lowest or most > highest:
+        raise ValueError(
+            f"log_s must be from {lowest:.4g} to {highest:.4g}, so that s² = exp(2 log_s) is a positive, finite number"
+            f" in {log_s.dtype}, got {least if least < lowest else most:.4g}"
+        )

@@ -202,6 +202,27 @@ def test_a_bound_that_is_not_finite_is_reported_with_step_cause_and_last_good_st
     assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(eqx.filter((w, encoder), eqx.is_inexact_array)))
 
 
+@pytest.mark.parametrize("learn", ["fit", "fit_sweep"])
+def test_data_that_were_not_scaled_are_said_to_be_the_cause(learn):
+    X = 255 * jax.random.normal(KEY, (64, 3))
+    w = decoders.start_at(decoders.MLP(2, 3, width=16, depth=1, key=KEY), X)
+    encoder = encoders.MLP(3, 2, width=16, depth=1, key=KEY)
+    dims = ((1, 2),) if learn == "fit_sweep" else ()
+    spread = f"{float(X.std()):.3g}"
+    said = rf"the encoder's log s\(x\) reaches \d.*; the data have one of {spread}: scale them, X / {spread}$"
+    with pytest.raises(NotFinite, match=rf"^step 0: the value is not finite.*{said}"):
+        getattr(amortised, learn)(w, encoder, X, *dims, steps=5, chunk=5, **QUIET)
+
+
+def test_a_learning_rate_beyond_reason_is_said_to_be_the_cause():
+    X = jax.random.normal(KEY, (64, 3))
+    w, encoder = decoders.MLP(2, 3, width=16, depth=1, key=KEY), encoders.MLP(3, 2, width=16, depth=1, key=KEY)
+    with pytest.raises(
+        NotFinite, match=r"^step 1: .* by up to 1000 in 1 steps: the learning rate \(1000\) is too large; "
+    ):
+        amortised.fit(w, encoder, X, steps=5, chunk=5, learning_rate=1e3, **QUIET)
+
+
 # Encoders.
 
 

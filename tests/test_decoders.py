@@ -113,6 +113,15 @@ def test_a_network_that_starts_at_the_data_is_about_their_mean_and_deviation(dty
         assert jnp.allclose(mu, X.mean(axis=0), rtol=1e-6) and jnp.allclose(sigma, s, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [0.02, 300.0, 1e6])
+def test_a_network_starts_at_data_of_any_scale(dtype, scale):
+    X = scale * jax.random.normal(KEY, (500, 12), dtype)
+    w = decoders.start_at(decoders.MLP(2, 12, width=4, depth=1, constant_sigma=True, key=KEY), X)
+    s = jnp.sqrt(jnp.mean((X - X.mean(axis=0)[None]) ** 2))
+    # Single precision has no exp(300).
+    assert jnp.allclose(w(jnp.zeros(2, dtype))[1], s, rtol=1e-5)
+
+
 def test_a_linear_decoder_starts_at_the_data_too(dtype):
     X = 3.0 + 2.0 * jax.random.normal(KEY, (50, 3), dtype)
     for log_sigma in (jnp.zeros((), dtype), jnp.zeros(3, dtype)):

@@ -76,6 +76,31 @@ def test_a_q_that_misses_the_mass_is_reported(dtype):
         bound.importance(w, away, 20 * x, 500, key=jax.random.key(0))
 
 
+def test_weights_that_are_all_nothing_are_reported():
+    # Their squares are beyond single precision.
+    w = decoders.Linear(jnp.full((3, 1), 1e6), jnp.zeros(3), jnp.zeros(()))
+    q = Gaussian(jnp.full(1, 1e15), jnp.zeros(1))
+    with pytest.warns(RuntimeWarning, match=r"fewer than two of the M=500 draws carry the weight \(median 0\)"):
+        assert bound.importance(w, q, jnp.ones(3), 500, key=jax.random.key(0)) == -jnp.inf
+
+
+def test_a_draw_without_a_density_is_named(entry_errors):
+    class Root:
+        latent_dim, data_dim = 1, 1
+
+        def __call__(self, t):
+            return jnp.sqrt(t), jnp.ones(1)
+
+    q, X = Gaussian(jnp.full((2, 1), 9.0), jnp.asarray([[-2.0], [2.0]])), jnp.ones((2, 1))
+    assert jnp.isfinite(bound.importance(Root(), jax.tree.map(lambda a: a[0], q), X[0], 50, key=jax.random.key(0)))
+    for function in (bound.importance, bound.log_weights):
+        with pytest.raises(ValueError, match=r"w must return finite mu, got mu\[0\] = nan at t = \[-\d"):
+            function(Root(), q, X, 500, key=jax.random.key(0))
+    line, wide = decoders.Linear(*map(jnp.ones, ((1, 1), 1, ()))), FullGaussian(jnp.zeros(1), jnp.full((1, 1), 3e38))
+    with pytest.raises(ValueError, match=r"q must have finite draws .* in float32, got s = \[\d.*e\+38\]: .* X\[0\]"):
+        bound.importance(line, wide, X[0], 500, key=jax.random.key(0))
+
+
 @pytest.mark.parametrize("wrong", ["draws", "batch", "kind", "key"])
 def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     w, (q, _), x = bent(jnp.dtype("float32"))

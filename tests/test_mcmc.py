@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
+from cmog_lib._mode import precision
 from cmog_lib.mcmc import adapt
-from cmog_lib.mcmc.scale import precision, scale_at
+from cmog_lib.mcmc.scale import scale_at
 from cmog_lib.posteriors import FullGaussian
 
 KEY = jax.random.key(0)
@@ -84,6 +85,53 @@ def test_laplace_climbs_to_a_mode(dtype):
     assert jnp.median(highest.max(axis=1) - reached) < 1e-3
 
 
+class Torn(eqx.Module):
+    """A straight decoder whose μ is NaN where |t_1| > 2.5, as where a square root has left its domain."""
+
+    W: jax.Array
+    latent_dim: int = eqx.field(static=True, default=2)
+    data_dim: int = eqx.field(static=True, default=3)
+
+    def __call__(self, t):
+        return jnp.where(jnp.abs(t[0]) > 2.5, jnp.nan, 1.0) * (self.W @ t), jnp.full(3, 0.4, t.dtype)
+
+
+class Ring(eqx.Module):
+    """μ_1 = |t|, whose slope at t = 0 is NaN, though log p is finite there."""
+
+    latent_dim: int = 2
+    data_dim: int = 3
+
+    def __call__(self, t):
+        return jnp.stack([jnp.linalg.norm(t), t[0], t[1]]), jnp.full(3, 0.4, t.dtype)
+
+
+def test_a_start_where_the_decoder_is_nan_counts_as_the_least_likely(dtype):
+    w = Torn(jnp.asarray([[1.0, 0.5], [-0.3, 0.8], [0.2, -1.0]], dtype))
+    whole = decoders.Linear(w.W, jnp.zeros(3, dtype), jnp.log(jnp.asarray(0.4, dtype)))
+    t = jax.random.uniform(KEY, (6, 2), dtype, -1, 1)
+    X = t @ w.W.T
+    p = jax.vmap(ppca.posterior, in_axes=(None, 0))(whole, X)
+    for seed in range(10):  # of 64 draws from the prior most keys have one beyond 2.5
+        q = mcmc.laplace(w, X, key=jax.random.key(seed))
+        assert jnp.abs(q.m - p.mean).max() < (2e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("w", "message"),
+    [
+        (Torn(jnp.full((3, 2), jnp.nan)), r"w must return finite mu, got mu\[0\] = nan at t = \[-?\d"),
+        (
+            decoders.Linear(jnp.ones((3, 2)), jnp.full(3, 1e25), jnp.zeros(())),
+            r"w must make log p\(x,t\|w\) finite some",
+        ),
+    ],
+)
+def test_a_decoder_without_a_finite_place_is_named_with_a_latent(entry_errors, w, message):
+    with pytest.raises(ValueError, match=message):
+        mcmc.laplace(w, jnp.ones((2, 3)), key=KEY)
+
+
 # One step of one chain.
 
 
@@ -119,7 +167,7 @@ def test_a_hamiltonian_step_refuses_a_state_without_a_gradient_as_a_metropolis_s
     w, x = linear(jnp.dtype("float32")), jnp.ones(5)
     options = {"step": 1e-3, "scale": jnp.eye(2), "key": jax.random.key(0)}
     state = mcmc.metropolis_step(w, x, mcmc.state_at(w, x, jnp.zeros(2)), **options).state  # so short is accepted
-    with pytest.raises(ValueError, match=r"state.gradient must be finite, got nan"):
+    with pytest.raises(ValueError, match=r"state.gradient must be finite, got inf"):
         mcmc.hmc_step(w, x, state, leapfrogs=2, **options)
     mcmc.hmc_step(w, x, mcmc.state_at(w, x, state.t), leapfrogs=2, **options)
 
@@ -401,6 +449,28 @@ def test_a_start_that_is_not_finite_is_named(entry_errors):
         mcmc.hmc(w, X, start, M=5, key=KEY)
     with pytest.raises(ValueError, match="start must be"):
         mcmc.hmc(w, X, start[:, :3], M=5, key=KEY)
+
+
+def test_a_start_without_a_slope_is_refused_where_slopes_are_asked_for(entry_errors):
+    X, start = jnp.ones((2, 3)), jnp.ones((4, 2, 2)).at[1, 0].set(0)
+    for sampler in (mcmc.hmc, mcmc.nuts):
+        where = r"got \[nan, nan\] for chain 1 of X\[0\], at t = \[0.0, 0.0\]"
+        with pytest.raises(ValueError, match=rf"start must be where ∇log p\(x,t\|w\) is finite, {where}"):
+            sampler(Ring(), X, start, M=5, key=KEY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few draws R̂ may be large
+        assert mcmc.metropolis(Ring(), X, start, M=60, key=KEY).acceptance.min() > 0.05
+
+
+def test_chains_that_stand_still_in_one_coordinate_are_reported():
+    # σ is a tenth of the spacing of float32 numbers around t_2, so that no step can change that.
+    w = decoders.Linear(jnp.eye(2), jnp.zeros(2), jnp.log(jnp.asarray([1.0, 1e-8])))
+    with pytest.warns(
+        RuntimeWarning, match=r"no chain of X\[0\] moved in the coordinate t\[1\], and R̂ is NaN there \(1 of"
+    ):
+        mcmc.hmc(
+            w, jnp.ones((1, 2)), FullGaussian(jnp.ones((1, 2)), jnp.diag(jnp.asarray([0.7, 1e-8]))[None]), M=50, key=KEY
+        )
 
 
 def test_chains_that_never_moved_are_reported():

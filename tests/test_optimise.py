@@ -195,6 +195,36 @@ def test_ascend_names_the_step_and_the_cause_and_keeps_the_last_good_state(objec
     assert np.isfinite(ascent.w) and np.isfinite(ascent.trace).all()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": (jnp.ones(3), jnp.asarray([[1.0, jnp.nan]]))}, r"data holds a number .*, in data\[1\]\[0, 1\]"),
+        ({"w": {"a": jnp.asarray([0.0, jnp.inf])}}, r"w holds a number .*, in w\['a'\]\[1\]"),
+        (
+            {"learning_rate": 50.0, "w": {"a": jnp.zeros(2)}},
+            r"moved by up to 50 in 1 steps: the learning rate \(50\) is too",
+        ),
+    ],
+    ids=["data", "w", "rate"],
+)
+def test_what_was_seen_is_said_and_nothing_guessed(change, said):
+    def objective(w: dict, data: tuple, key: jax.Array) -> jax.Array:
+        slope = jnp.sum(w["a"]) + sum(jnp.sum(part) for part in data)
+        return jnp.where(jnp.abs(w["a"]).max() < 10, slope, jnp.nan)
+
+    options = {"w": {"a": jnp.zeros(2)}, "data": (jnp.ones(3), jnp.ones((1, 2)))} | change
+    with pytest.raises(optimise.NotFinite, match=rf"^step \d: the value is not finite, it is nan; .*{said}"):
+        optimise.ascend(objective, options.pop("w"), options.pop("data"), steps=5, key=KEY, progress=False, **options)
+
+
+def test_the_part_of_the_gradient_that_is_not_finite_is_named():
+    def kinked(w: Hill, data: None, key: jax.Array) -> jax.Array:
+        return -jnp.sum(w.a**2) - jnp.sum(jnp.sqrt(w.b - 1))
+
+    with pytest.raises(optimise.NotFinite, match=r"^step 0: .* its gradient is not, that of w\.b\[0, 0\]: look for √0"):
+        optimise.ascend(kinked, hill(jnp.dtype("float32")), None, steps=3, key=KEY, progress=False)
+
+
 def test_bar_shows_the_value_and_can_be_left_out(capsys):
     for progress in (True, False):
         optimise.ascend(

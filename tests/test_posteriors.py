@@ -37,6 +37,14 @@ def test_log_q_and_entropy_are_scipys(dtype, build):
     assert np.isclose(q.entropy, scipy.entropy(), rtol=rtol)
 
 
+@pytest.mark.parametrize("log_s", [-100.0, 100.0])
+def test_an_s_that_single_precision_does_not_have_is_refused_there_only(entry_errors, log_s):
+    with pytest.raises(ValueError, match=r"log_s must be from -43.67 to 44.36, .* in float32, got -?100"):
+        Gaussian(jnp.zeros(2, "float32"), jnp.full(2, log_s, "float32"))
+    with jax.enable_x64(True):
+        assert np.isclose(Gaussian(jnp.zeros(2), jnp.full(2, log_s)).s, np.exp(log_s)).all()
+
+
 @pytest.mark.parametrize("build", [gaussian, full])
 @pytest.mark.parametrize("batch", [(), (4,)])
 def test_samples_have_the_mean_and_covariance_of_q(dtype, build, batch):

@@ -270,6 +270,52 @@ def test_exact_is_right_where_the_mean_shoots_through_the_middle_of_a_ring():
     assert (np.abs(answer.log_p_x - expected) <= answer.error + 1e-4).all()
 
 
+class Bump(eqx.Module):
+    """μ_1 = exp(−½ |t − c|²/width²): nearly 0 at the centres of all first cells where it is narrow."""
+
+    c: jax.Array
+    width: jax.Array
+    latent_dim: int = eqx.field(static=True)
+    data_dim: int = eqx.field(static=True, default=2)
+
+    def __call__(self, t):
+        bump = jnp.exp(-0.5 * jnp.sum((t - self.c) ** 2) / self.width**2)
+        return jnp.stack([bump, jnp.zeros_like(bump)]), jnp.full(2, 0.05)
+
+
+def log_p_of_bump(w, x: np.ndarray, n: int) -> float:
+    """By equal cells inside eight widths; outside them μ = 0."""
+    c, width, d = np.asarray(w.c, float), float(w.width), w.latent_dim
+    edges = np.linspace(-8 * width, 8 * width, n + 1)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    t = c + np.stack(np.meshgrid(*[middle] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    log_p_t = norm.logpdf(t).sum(axis=1) + d * np.log(16 * width / n)
+    bump = np.exp(-0.5 * ((t - c) ** 2).sum(axis=1) / width**2)
+    inside = np.logaddexp.reduce(norm.logpdf(x[0], bump, 0.05) + norm.logpdf(x[1], 0, 0.05) + log_p_t)
+    outside = norm.logpdf(x, 0, 0.05).sum() + np.log1p(-np.exp(np.logaddexp.reduce(log_p_t)))
+    return np.logaddexp(inside, outside)
+
+
+@pytest.mark.parametrize(("d", "widths", "n"), [(1, (0.1, 0.01), 40000), (2, (0.1, 0.03, 0.02), 400)])
+def test_exact_sees_a_bump_that_hides_between_its_first_cells(d, widths, n):
+    X = np.array([[1.0, 0.0], [0.5, 0.02], [0.0, 0.05]])
+    for width in widths:
+        for c in np.random.default_rng(d).uniform(-1.5, 1.5, size=(3, d)):
+            w = Bump(jnp.asarray(c), jnp.asarray(width), d)
+            answer = quadrature.exact(w, X)
+            expected = [log_p_of_bump(w, x, n) for x in X]
+            assert (answer.error <= 1e-4).all()
+            # The reference's steps are 0.04 of a width or less, and so its error is far below 1e-6.
+            assert (np.abs(answer.log_p_x - expected) <= answer.error + 1e-6).all(), (width, c)
+
+
+def test_exact_names_the_latent_between_its_cells_where_the_decoder_is_no_number(entry_errors):
+    # A hole a tenth of a cell wide.
+    w = Own(lambda t: (jnp.where(jnp.abs(t - 0.3) < 0.0015, jnp.nan, t), jnp.ones(1)), 1, 1)
+    with pytest.raises(ValueError, match=r"w must return finite mu, got mu\[0\] = nan at t = \[0.\d+"):
+        quadrature.exact(w, np.zeros((1, 1)))
+
+
 def test_posterior_of_exact_has_the_closed_forms_moments(dtype):
     w = linear(dtype, 2, 0.1)
     X = jnp.asarray(near(w, 3), dtype)

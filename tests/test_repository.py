@@ -156,7 +156,9 @@ ROWS = [
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 BESIDE = {"optimise", "datasets", "sharding"}  # import no room at all
 # Private helpers stand beside one room and have its rights.
-HELPERS = {"_mnist": "datasets"} | dict.fromkeys(("_refine", "_cells", "_lattice", "_nodes"), "quadrature")
+HELPERS = {"_mnist": "datasets", "_mode": "posteriors"} | dict.fromkeys(
+    ("_refine", "_cells", "_lattice", "_nodes"), "quadrature"
+)
 LIGHT = {"jax", "jaxlib", "equinox", "jaxtyping", "numpy", "cmog_lib"}
 CLASSROOM_ONLY = {"matplotlib", "PIL", "IPython", "ipywidgets", "anywidget"}
 MODULES = sorted((ROOT / "cmog_lib").rglob("*.py"))

@@ -68,7 +68,10 @@ def test_what_was_found_can_be_gone_on_from(dtype):
     more = variational.fit_q(w, X, short.q, steps=100, **QUIET)
     assert more.tried.m.shape == (1, 6, 2) and len(short.trace) == 5 and len(more.trace) == 100
     assert more.bound.mean() > short.bound.mean() + 0.01
-    assert short.evaluations == 4096 + 5 * 2 * 6 + 256 * 6 and more.evaluations == 100 * 2 * 6 + 256 * 6
+    steps_and_bounds = 5 * 2 * 6 + 256 * 6 + 32 * 6
+    climbs = short.evaluations - 4096 - steps_and_bounds
+    assert climbs % 10 == 0 and 6 * 10 <= climbs <= 6 * 300, "ten latents a step, at most thirty steps a datum"
+    assert more.evaluations == steps_and_bounds + 95 * 2 * 6
     full = variational.fit_q(w, X, FullGaussian(short.q.m, jnp.sqrt(short.q.covariance)), steps=5, **QUIET)
     assert isinstance(full.q, FullGaussian)
 
@@ -103,6 +106,48 @@ def test_an_interrupt_returns_what_there_is(monkeypatch):
     monkeypatch.setattr(variational.gaussian, "ascend", interrupted)
     found = variational.fit_q(w, X, steps=10, **QUIET)
     assert found.interrupted and len(found.trace) == 7 and found.q.m.shape == (4, 2)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["factorised", "full"])
+@pytest.mark.parametrize("sigma", [1e-3, 1e-6])
+def test_a_posterior_however_narrow_is_found(sigma, full):
+    with jax.enable_x64(True):
+        W = jnp.asarray([[1.0, 0.5], [-0.3, 0.8], [0.2, -1.0]])
+        w = decoders.Linear(W, jnp.zeros(3), jnp.log(jnp.asarray(sigma)))
+        X = jnp.asarray([[-1.5, 0.8], [0.3, 2.0]]) @ W.T
+        found = variational.fit_q(w, X, full=full, starts=2, **QUIET)
+        gap = jax.vmap(ppca.log_p_x, in_axes=(None, 0))(w, X) - found.bound
+        # What the last steps of 0.01 leave, in units of s, whatever s is.
+        assert jnp.abs(gap - (0 if full else variational.factorised_gap(w))).max() < 0.02
+
+
+def test_a_bound_that_still_rises_is_reported(dtype):
+    w = linear(dtype)
+    far = Gaussian(jnp.full((3, 2), 9.0, dtype), jnp.full((3, 2), -3.0, dtype))
+    with pytest.warns(RuntimeWarning, match=r"not converged in 20 steps: .* would still rise by about .* for X\[\d\]"):
+        variational.fit_q(w, data_of(w, 3), far, steps=20, **QUIET)
+
+
+class Torn(eqx.Module):
+    """A straight decoder whose μ is NaN where |t_1| > 2.5."""
+
+    W: jax.Array
+    sigma: jax.Array
+    latent_dim: int = eqx.field(static=True, default=2)
+    data_dim: int = eqx.field(static=True, default=3)
+
+    def __call__(self, t):
+        hole = jnp.where(jnp.abs(t[0]) > 2.5, jnp.nan, 1.0)
+        return hole * (self.W @ t), jnp.broadcast_to(self.sigma, (3,))
+
+
+def test_a_start_at_nan_is_never_chosen_and_a_draw_at_nan_is_named(dtype):
+    W, t = jnp.asarray([[1.0, 0.5], [-0.3, 0.8], [0.2, -1.0]], dtype), jnp.asarray([[1.5, -1.0], [-1.0, 0.5]], dtype)
+    # A tenth: no draw of q ever gets as far as 2.5 then.
+    found = variational.fit_q(Torn(W, jnp.asarray(0.1, dtype)), t @ W.T, starts=2, steps=30, **QUIET)
+    assert jnp.abs(found.q.m - t).max() < 0.05 and jnp.isfinite(found.bound).all()
+    with pytest.raises(NotFinite, match=r"step \d+: .*; w must return finite mu, got mu\[0\] = nan at t = \[2\.\d"):
+        variational.fit_q(Torn(W, jnp.asarray(1.0, dtype)), 2 * t @ W.T, starts=2, **QUIET)
 
 
 class Cliff(eqx.Module):

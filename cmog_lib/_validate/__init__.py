@@ -5,28 +5,42 @@ Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wh
 precision, float64 with `jax_enable_x64` and float32 without.
 """
 
-from cmog_lib._validate.arrays import array, log_weights, nodes, on_host, one_or_many, same, scalar, variances
-from cmog_lib._validate.decoders import called, decoded, decoder
+from cmog_lib._validate.arrays import (
+    array,
+    log_weights,
+    nodes,
+    observed,
+    on_host,
+    one_or_many,
+    same,
+    scalar,
+    variances,
+)
+from cmog_lib._validate.decoders import at_modes, called, decoded, decoder, described, undecoded
 from cmog_lib._validate.numbers import count, function, key, kind, positive, sizes
 from cmog_lib._validate.precision import in_session
 
 __all__ = [
     "array",
+    "at_modes",
     "called",
     "count",
     "decoded",
     "decoder",
+    "described",
     "function",
     "in_session",
     "key",
     "kind",
     "log_weights",
     "nodes",
+    "observed",
     "on_host",
     "one_or_many",
     "positive",
     "same",
     "scalar",
     "sizes",
+    "undecoded",
     "variances",
 ]

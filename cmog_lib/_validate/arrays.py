@@ -27,8 +27,8 @@ def array(
     """`value` as a floating-point array of `shape` in the session's precision.
 
     In a shape a letter stands for any length but zero, and `...` at its beginning or end for any number of lengths.
-    With `missing` a NaN is allowed, since it marks a missing cell. With `mapped` the precision stays as it is, and a
-    memory-mapped array stays on disk.
+    With `missing` a NaN is allowed, since it marks a missing cell, and an array of the host stays NumPy's; see
+    `observed`. With `mapped` the precision stays as it is, and a memory-mapped array stays on disk.
     Raises ValueError naming the argument, what came and what was expected.
     """
     expected = f"a floating-point array of shape [{', '.join('...' if a is ... else str(a) for a in shape)}]"
@@ -78,6 +78,8 @@ def array(
             )
     if mapped:
         return value if isinstance(value, np.memmap) else jnp.asarray(value)
+    if missing and on_host(value):
+        return np.asarray(value).astype(jax.dtypes.canonicalize_dtype(float), copy=False)
     return jnp.asarray(value, float)
 
 
@@ -105,6 +107,17 @@ def variances(name: str, values: Any, scale: Callable[[], Any]) -> None:
             f"{name} must be of a scale whose squares {values.dtype} holds, from {limits.tiny**0.5:.1g} to"
             f" {limits.max**0.5:.1g}, got {size:.2g}; take another unit, such as {name} / {size:.1g}, or float64"
         )
+
+
+def observed(name: str, value: Any, shape: tuple[int | str, ...]) -> tuple[jax.Array, jax.Array]:
+    """`value`, in which NaN marks a missing cell, with a 0 in those cells; and which cells are not missing.
+
+    So no NaN enters JAX, where `jax_debug_nans` would stop at it. Raises ValueError as `array` does.
+    """
+    value = array(name, value, shape, missing=True)
+    by: Any = np if isinstance(value, np.ndarray) else jnp
+    there = ~by.isnan(value)
+    return jnp.asarray(by.where(there, value, by.zeros_like(value))), jnp.asarray(there)
 
 
 def one_or_many(name: str, value: Any, width: int) -> jax.Array:

@@ -53,15 +53,67 @@ def decoded(w: Any, T: jax.Array) -> None:
 
     Raises ValueError naming the first latent and the first entry where it does not.
     """
+    if wrong := undecoded(w, T):
+        raise ValueError(wrong)
+
+
+def undecoded(w: Any, T: jax.Array) -> str:
+    """What `decoded` would say of `T`; nothing if mu and sigma are as they must be at every row."""
     mu, sigma = (np.asarray(part) for part in _decode(w, T))
     for name, value, good in (("mu", mu, np.isfinite(mu)), ("sigma", sigma, np.isfinite(sigma) & (sigma > 0))):
         if not good.all():
             k, j = (int(i) for i in np.argwhere(~good)[0])
             expected = "finite" if name == "mu" else "finite and positive"
-            raise ValueError(
+            return (
                 f"w must return {expected} {name}, got {name}[{j}] = {value[k, j]} at t = {np.asarray(T[k]).tolist()}"
                 f" ({int((~good).any(axis=1).sum())} of {len(good)} latents tried)"
             )
+    return ""
+
+
+def described(w: Any, T: jax.Array, X: jax.Array) -> str:
+    """What w makes of the latents `T` beside the data `X`, in words: which number is none, or how large all are."""
+    if wrong := undecoded(w, T):
+        return wrong
+    mu, sigma = (np.asarray(part, np.float64) for part in _decode(w, T))
+    x, most = np.asarray(X, np.float64), float(jnp.finfo(X.dtype).max)
+    said = (
+        f"mu(t) reaches {np.abs(mu).max():.3g}, sigma(t) goes from {sigma.min():.3g} to {sigma.max():.3g}, the data"
+        f" reach {np.abs(x).max():.3g} with a standard deviation of {x.std():.3g}"
+    )
+    far = (np.abs(x).max() + np.abs(mu).max()) / sigma.min()
+    if far**2 * x.shape[1] < most:
+        return said
+    return (
+        f"{said}: (x - mu)/sigma is too large to be squared in {X.dtype}. Scale the data, or begin with a larger sigma"
+    )
+
+
+def at_modes(w: Any, T: jax.Array, log_p: jax.Array, widths: jax.Array) -> None:
+    """That every search for a mode ended where log p(x,t|w) and w's slopes are finite: T [..., N, d], log_p [..., N].
+
+    widths: [..., N, d] or [..., N, d, d], computed from the slopes at T. Raises ValueError naming the datum, the
+    latent and what is not finite there.
+    """
+    if isinstance(log_p, jax.core.Tracer):
+        return
+    axes = tuple(range(log_p.ndim, widths.ndim))
+    for value, good in ((log_p, jnp.isfinite(log_p)), (widths, jnp.isfinite(widths).all(axis=axes))):
+        if bool(good.all()):
+            continue
+        at = tuple(int(i) for i in np.unravel_index(int(jnp.argmin(good)), good.shape))
+        decoded(w, T[at][None])
+        place = f"X[{at[-1]}] at t = {np.asarray(T[at]).tolist()}"
+        if value is log_p:
+            raise ValueError(
+                f"w must make log p(x,t|w) finite somewhere, got {log_p[at]} for {place}, the best latent that was"
+                f" found: in {log_p.dtype} (x - mu)/sigma is too large to be squared. Scale the data, or begin with a"
+                " larger sigma"
+            )
+        raise ValueError(
+            f"w must have finite slopes where the search for a mode ends, got dmu/dt or dsigma/dt that is not, for"
+            f" {place}: look for √0, a norm at 0, or the untaken branch of a `where`"
+        )
 
 
 @eqx.filter_jit

@@ -1,8 +1,8 @@
 """q(t|x) from an encoder: amortised inference, the variational autoencoder, and what it costs against the truth."""
 
 from cmog_lib.amortised import encoders
-from cmog_lib.amortised.encoders import Encoder
-from cmog_lib.amortised.ladder import Ladder, encoded, gap_ladder, gaussian_bound
+from cmog_lib.amortised.encoders import Encoder, encoded
+from cmog_lib.amortised.ladder import Ladder, gap_ladder, gaussian_bound
 from cmog_lib.amortised.sweep import Sweep, fit_sweep
 from cmog_lib.amortised.vae import Trained, fit, lower_bound, vae_step
 

@@ -169,3 +169,23 @@ def as_module(encoder: Any, w: Any = None) -> Any:
         came = f"{type(q).__name__}" + (f" over t of shape {list(q.m.shape)}" if isinstance(q, Gaussian) else "")
         raise ValueError(f"{expected}, got {came}")
     return encoder
+
+
+def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
+    """q(t|x_i) for all data at once: m and log_s [N, d].
+
+    Raises ValueError for data that are not the encoder's, and where m or log s is not finite, naming the datum.
+    """
+    encoder = as_module(encoder)
+    q = encode(encoder, _validate.array("X", X, ("N", encoder.data_dim)))
+    good = (jnp.isfinite(q.m) & jnp.isfinite(q.log_s)).all(axis=1)
+    if not isinstance(good, jax.core.Tracer) and not bool(good.all()):
+        i = int(jnp.argmin(good))
+        came = f"m = {q.m[i].tolist()} and log s = {q.log_s[i].tolist()}"
+        raise ValueError(f"encoder must return a finite m and log s, got {came} for X[{i}]")
+    return q
+
+
+@eqx.filter_jit
+def encode(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
+    return jax.vmap(encoder)(X)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate, bound, quadrature
 from cmog_lib.amortised import encoders
-from cmog_lib.amortised.encoders import Encoder
+from cmog_lib.amortised.encoders import Encoder, encoded
+from cmog_lib.bound.draws import effective_draws, warn_if_few
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
@@ -58,8 +59,8 @@ def gap_ladder(
     in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought; where none gets
     higher than the encoder's own answer, that is kept. key: for the searches and draws. progress: show the bars.
     Raises ValueError for an encoder that does not fit, data that are not the decoder's, starts below 1 or an untyped
-    key; warns as `quadrature.exact` and `variational.cavi_grid` do. Source: Cremer, Li and
-    Duvenaud 2018, who call the last step the amortisation gap.
+    key, and for q's with draws at which w is NaN; warns as `quadrature.exact`, `variational.cavi_grid`, `fit_q` and
+    `bound.importance` do. Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
     """
     w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
@@ -79,7 +80,9 @@ def gap_ladder(
         value[FREE] = q[FREE].bound[:, -1]
         error[FREE] = np.abs(np.asarray(quadrature.log_p_x(w, X, nodes)) - exact.log_p_x)
     else:
-        value[TRUTH], error[TRUTH] = _log_mean(bound.log_weights(w, q[FULL], X, DRAWS, key=key))
+        weights = bound.log_weights(w, q[FULL], X, DRAWS, key=key)
+        warn_if_few(float(jnp.median(jax.vmap(effective_draws)(weights))), DRAWS)
+        value[TRUTH], error[TRUTH] = _log_mean(weights)
     q[GAUSSIAN], value[GAUSSIAN], error[GAUSSIAN] = _best(w, X, told, key, starts, progress)
     q[ENCODER], (value[ENCODER], error[ENCODER]) = told, gaussian_bound(w, told, X, key=key)
     value, error = ({rung: np.asarray(row, np.float64) for rung, row in rows.items()} for rows in (value, error))
@@ -112,17 +115,6 @@ def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
     return expected + q.entropy
 
 
-def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
-    """q(t|x_i) for all data at once: m and log_s [N, d]. Raises ValueError for data that are not the encoder's."""
-    encoder = encoders.as_module(encoder)
-    return _encoded(encoder, _validate.array("X", X, ("N", encoder.data_dim)))
-
-
-@eqx.filter_jit
-def _encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
-    return jax.vmap(encoder)(X)
-
-
 def _as_full(q: Gaussian) -> FullGaussian:
     return FullGaussian(q.m, q.s[..., None] * jnp.eye(q.s.shape[-1], dtype=q.s.dtype)[None])
 
@@ -134,7 +126,7 @@ def _best(w: Any, X: Array, told: Any, key: Array, starts: int, progress: bool) 
         raise KeyboardInterrupt
     climbed = found.q
     (value, error), (value_told, error_told) = (gaussian_bound(w, q, X, key=key) for q in (climbed, told))
-    kept = value_told > value
+    kept = (value_told > value) | jnp.isnan(value)
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Key
 from cmog_lib import _validate
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder
-from cmog_lib.amortised.vae import Problem, batch_bound
+from cmog_lib.amortised.vae import Problem, batch_bound, seen
 from cmog_lib.decoders import Decoder, as_module
-from cmog_lib.optimise import ascend
+from cmog_lib.optimise import NotFinite, ascend
 from cmog_lib.optimise.batches import batch_size_for, shares_of
 from cmog_lib.optimise.faults import given_back
 from cmog_lib.optimise.interrupts import interruptible
@@ -150,7 +150,13 @@ def fit_sweep(
     problem = Problem(X, None, batch_size, shares_of(X), M)
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
-    found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
+    try:
+        found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
+    except NotFinite as error:
+        good = jnp.isfinite(_bounds(error.ascent.w, problem, jax.random.fold_in(key, error.step)))
+        k = int(jnp.argmin(good))  # where all are, that of a gradient: the first is as good as any
+        w, encoder = jax.tree.map(lambda a: a[k], error.ascent.w)
+        raise error.and_seen(f"with d = {dims[k]} {seen(w, encoder, X, key)}") from error
     return Sweep(found.w[0], found.w[1], dims, found.trace, found.interrupted)
 
 
@@ -162,7 +168,11 @@ def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, 
 
 
 def _sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+    return _bounds(both, problem, key).sum()
+
+
+def _bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, "dims"]:
     def of_one(both: Any) -> Array:
         return batch_bound(both, problem, key)
 
-    return jax.lax.map(of_one, both).sum()
+    return jax.lax.map(of_one, both)

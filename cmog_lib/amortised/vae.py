@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
 from cmog_lib.amortised import encoders
-from cmog_lib.amortised.encoders import Encoder
+from cmog_lib.amortised.encoders import Encoder, encode
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
@@ -21,6 +21,9 @@ from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
 from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.optimise.faults import given_back, parameters_of
 from cmog_lib.optimise.interrupts import interruptible
+
+SEEN = 1024  # data that are looked at where a bound is not finite
+FAR, WIDE = 1e3, 10.0  # m(x) and s(x) that no posterior has under p(t) = N(0, I); a standard deviation of unscaled data
 
 
 class Trained(eqx.Module):
@@ -98,7 +101,7 @@ def fit(
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam.
     Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
-    untyped key; NotFinite with the step, the likely cause and the last good (w, encoder) in its `ascent.w`.
+    untyped key; NotFinite with the step, what was seen there and the last good (w, encoder) in its `ascent.w`.
     """
     given, w, encoder = w, as_module(w), encoders.as_module(encoder, w)
     X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
@@ -120,12 +123,27 @@ def fit(
     try:
         found = ascend(_mean_bound_of_batch, both, data, steps=steps, key=key, **options)
     except NotFinite as error:
-        if hold_w:
-            good = Ascent((given, error.ascent.w), error.ascent.trace)
-            raise NotFinite(str(error), error.step, good) from error
-        raise
+        good = Ascent((given, error.ascent.w), error.ascent.trace) if hold_w else error.ascent
+        w, encoder = good.w
+        raise NotFinite(str(error), error.step, good).and_seen(seen(w, encoder, X, key)) from error
     w, encoder = (given, found.w) if hold_w else found.w
     return Trained(w, encoder, found.trace, found.interrupted)
+
+
+def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
+    """What encoder and decoder make of the first data, in words: for the message where a bound is not finite."""
+    X = jnp.asarray(X[:SEEN])
+    q = encode(encoder, X)
+    for name, part in (("m", q.m), ("log s", q.log_s)):
+        if not bool(jnp.isfinite(part).all()):
+            i = int(jnp.argmin(jnp.isfinite(part).all(axis=1)))
+            return f"the encoder's {name}(x) is {part[i].tolist()} for X[{i}]"
+    spread = float(jnp.std(X))
+    said = f"the encoder's log s(x) reaches {float(q.log_s.max()):.3g} and |m(x)| {float(jnp.abs(q.m).max()):.3g}"
+    if not bool((jnp.maximum(jnp.abs(q.m), q.s) < FAR).all()):
+        said += f", where p(t) has a standard deviation of 1; the data have one of {spread:.3g}"
+        return f"{said}: scale them, X / {spread:.3g}" if spread > WIDE else said
+    return f"{said}; {_validate.described(w, q.sample(1, key=key)[0], X)}"
 
 
 @eqx.filter_jit

@@ -16,6 +16,7 @@ from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
+FEW = 100  # draws below which it is no wonder that one outweighs all others
 BLOCK = 256  # draws that are decoded at a time: their pictures fit into a processor's cache
 
 
@@ -42,10 +43,13 @@ def log_weights(
     w: decoder. q: a Gaussian over t [d], or one for each datum. x: [D], one datum, or [N, D]. M: draws for each datum.
     Their mean is L(w,q), the logarithm of the mean weight `importance`; where q is the true posterior all are
     log p(x|w). With the same key, the first of many are those of few: one call serves every M below.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one, and where a weight is NaN,
+    naming the datum and the draw.
     """
-    w, q, X, constant, M, keys = _checked(w, q, x, M, key)
-    return (_log_weights(w, q, X, M, keys) + constant[:, None]).reshape(*np.shape(x)[:-1], M)
+    told, q, X, constant, M, keys = _checked(w, q, x, M, key)
+    values = _log_weights(told, q, X, M, keys)
+    _numbers(values.sum(axis=1), w, told, q, X, M, keys)
+    return (values + constant[:, None]).reshape(*jnp.shape(x)[:-1], M)
 
 
 def importance(
@@ -55,21 +59,34 @@ def importance(
 
     Arguments and errors as in `log_weights`. In expectation it never falls with M, never exceeds log p(x|w) and ends
     there. Memory does not grow with N M: 256 draws of one datum are decoded at a time.
-    Warns (RuntimeWarning) where for half of the data one draw of a hundred or more outweighs all others: q is not
-    where p(t|x,w) is, or too wide. (A mode that no draw saw goes unseen.)
+    Warns (RuntimeWarning) where for half of the data one draw of a hundred or more outweighs all others, or all weights
+    are 0: q is not where p(t|x,w) is, or too wide. (A mode that no draw saw goes unseen.)
     Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
     """
-    w, q, X, constant, M, keys = _checked(w, q, x, M, key)
-    values, effective = _importance(w, q, X, M, keys)
-    if not isinstance(effective, jax.core.Tracer) and M >= 100 and float(jnp.median(effective)) < 2:
+    told, q, X, constant, M, keys = _checked(w, q, x, M, key)
+    values, effective = _importance(told, q, X, M, keys)
+    _numbers(values, w, told, q, X, M, keys)
+    if not isinstance(effective, jax.core.Tracer) and M >= FEW:
+        warn_if_few(float(jnp.median(effective)), M)
+    return (values + constant).reshape(jnp.shape(x)[:-1])
+
+
+def warn_if_few(effective: float, M: int) -> None:
+    """Warns of M draws of which, for half of the data, only so many carry the weight: fewer than two."""
+    if not effective >= 2:
         warnings.warn(
-            f"for half of the data fewer than two of the M={M} draws carry the weight (median"
-            f" {float(jnp.median(effective)):.2g}): q is not where p(t|x,w) is, or too wide, and log p(x|w) may be far"
-            " above. Take a better q, or many more draws",
+            f"for half of the data fewer than two of the M={M} draws carry the weight (median {effective:.2g}): q is"
+            " not where p(t|x,w) is, or too wide, and log p(x|w) may be far above. Take a better q, or many more draws",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return (values + constant).reshape(np.shape(x)[:-1])
+
+
+def effective_draws(log_weight: Float[Array, "M"]) -> Float[Array, ""]:
+    """(Σ weight)² / Σ weight², the number of draws that carry the weight; 0 where all weights are 0."""
+    largest = log_weight.max()
+    relative = jnp.exp(log_weight - jnp.where(jnp.isfinite(largest), largest, 0))
+    return jnp.sum(relative) ** 2 / jnp.maximum(jnp.sum(relative**2), jnp.finfo(relative.dtype).tiny)
 
 
 @eqx.filter_jit
@@ -79,12 +96,11 @@ def _log_weights(w: Any, q: Any, X: Array, M: int, keys: Array) -> Float[Array, 
 
 @eqx.filter_jit
 def _importance(w: Any, q: Any, X: Array, M: int, keys: Array) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    """The bound, and (Σ weight)² / Σ weight², the number of draws that carry it."""
+    """The bound, and the number of draws that carry it."""
 
     def one(datum: Any) -> tuple[Array, Array]:
         log_weight = _of_one(w, datum, M)
-        log_sum = jax.nn.logsumexp(log_weight)
-        return log_sum - np.log(M), jnp.exp(2 * log_sum - jax.nn.logsumexp(2 * log_weight))
+        return jax.nn.logsumexp(log_weight) - np.log(M), effective_draws(log_weight)
 
     return jax.lax.map(one, (q, X, keys))
 
@@ -93,11 +109,44 @@ def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"
     q, x, key = datum
 
     def block(b: Array) -> Array:
-        T = q.sample(BLOCK, key=jax.random.fold_in(key, b))
+        T = _block(q, key, b)
         return jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(T)
 
     # Whole blocks always, so that the first draws are the same for every M.
     return jax.lax.map(block, jnp.arange(-(-M // BLOCK))).reshape(-1)[:M]
+
+
+def _block(q: Any, key: Array, b: Any) -> Float[Array, "M d"]:
+    return q.sample(BLOCK, key=jax.random.fold_in(key, b))
+
+
+def _numbers(values: Array, w: Any, told: Any, q: Any, X: Array, M: int, keys: Array) -> None:
+    if not isinstance(values, jax.core.Tracer) and (said := nan_among(values, w, told, q, X, M, keys)):
+        raise ValueError(said)
+
+
+def nan_among(values: Float[Array, "N"], w: Any, told: Any, q: Any, X: Array, M: int, keys: Array) -> str:
+    """Where the first NaN of `values`, sums over each datum's M weights, comes from; nothing if there is none.
+
+    told: w, or its projection, for which X is.
+    """
+    if not bool(jnp.isnan(values).any()):
+        return ""
+    i = int(jnp.argmax(jnp.isnan(values)))
+    alone = jax.tree.map(lambda part: part[i : i + 1], (q, X, keys))
+    s = int(jnp.argmax(jnp.isnan(_log_weights(told, alone[0], alone[1], M, alone[2])[0])))
+    q, key = jax.tree.map(lambda part: part[i], (q, keys))
+    return nan_at(w, q, _block(q, key, s // BLOCK)[s % BLOCK], i)
+
+
+def nan_at(w: Any, q: Any, t: Float[Array, "d"], i: int) -> str:
+    """What is to be said of log p(x_i,t|w) − log q(t) that is NaN at a draw t of q."""
+    place = f"log p(x,t|w) - log q(t) is NaN for X[{i}] at t = {np.asarray(t).tolist()}"
+    # An infinite t is no latent to ask q about.
+    if not bool(jnp.isfinite(t).all()) or not bool(jnp.isfinite(q.log_q(t))):
+        s = q.s if isinstance(q, Gaussian) else np.linalg.norm(np.asarray(q.L, np.float64), axis=1)
+        return f"q must have finite draws with a density in {t.dtype}, got s = {np.asarray(s).tolist()}: {place}"
+    return _validate.undecoded(w, t[None]) or f"w must have a density at every draw of q: {place}"
 
 
 def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:

@@ -33,7 +33,7 @@ def lower_bound_on_nodes(
     Raises ValueError when the shapes do not fit. Slide 13.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
-    return _expectation(log_q, log_joint - log_q)
+    return _expectation(log_q, log_joint, log_q)
 
 
 def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
@@ -42,7 +42,7 @@ def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], 
     Arguments and errors as in `lower_bound_on_nodes`. Slides 12 and 13.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
-    return _expectation(log_q, log_q - jax.nn.log_softmax(log_joint))
+    return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))
 
 
 def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
@@ -81,7 +81,9 @@ def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]
     return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight
 
 
-def _expectation(log_q: Array, values: Array) -> Array:
+def _expectation(log_q: Array, log_a: Array, log_b: Array) -> Array:
+    """Σ_s q_s [log a_s − log b_s]."""
     # 0 log 0 = 0: where q is nothing, nothing is added, and no gradient either.
     there = jnp.exp(log_q) > 0
-    return jnp.sum(jnp.where(there, jnp.exp(log_q), 0) * jnp.where(there, values, 0))
+    q, log_a, log_b = (jnp.where(there, part, 0) for part in (jnp.exp(log_q), log_a, log_b))
+    return jnp.sum(q * (log_a - log_b))

@@ -34,5 +34,5 @@ def start_at(w: W, X: Float[Array, "N D"]) -> W:
         raise ValueError(f"X must have a standard deviation above sigma_min = {float(floor):g}, got {float(s):g}")
     if isinstance(w, Linear):
         return eqx.tree_at(lambda w: (w.b, w.log_sigma), w, (b, jnp.full_like(w.log_sigma, jnp.log(s))))
-    c = jnp.log(jnp.expm1(s - floor))  # softplus(c) = s − σ_min
+    c = s - floor + jnp.log(-jnp.expm1(floor - s))  # softplus(c) = s − σ_min, also where exp(s) overflows
     return eqx.tree_at(lambda w: (w.b, w.c), w, (b, jnp.full_like(w.c, c)))

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cmog_lib import _validate
 from cmog_lib.posteriors import Weighted
@@ -104,7 +104,7 @@ def report(found: Chains) -> Chains:
     C, draws, *_ = found.t.shape
     flown = float(found.divergent.sum()) / (found.divergent.size * draws)
     acceptance = gathered(found.acceptance)
-    stuck = np.argwhere(acceptance < 1e-3)
+    stuck = np.argwhere(~(acceptance >= 1e-3))
     # Of a few draws a chain may refuse all; that most chains do is no accident.
     often = len(stuck) > (0 if draws >= FEW else found.acceptance.size // 2)
     if flown > 0.1:
@@ -116,6 +116,14 @@ def report(found: Chains) -> Chains:
             f" (acceptance {acceptance[c, i]:.1g}, step {gathered(found.step)[c, i]:.2g}): start nearer"
             f" to the mass (laplace), take a smaller step or a longer warm_up"
         )
+    elif draws >= FEW and (still := np.argwhere(_still(gathered(found.t)))).size:
+        i, j = still[0].tolist()
+        _warn(
+            f"no chain of X[{i}] moved in the coordinate t[{j}], and R̂ is NaN there ({len(still)} of"
+            f" {found.t[0, 0].size} coordinates in all): if p(t|x,w) is narrower than the spacing of"
+            f" {found.t.dtype} numbers around t, use double precision (jax_enable_x64); else start nearer to the mass"
+            f" (laplace)"
+        )
     elif draws >= FEW and C > 1:
         r_hat = found.r_hat.max(axis=1)
         apart, worst = np.sum(r_hat > APART), int(np.argmax(r_hat))
@@ -126,6 +134,10 @@ def report(found: Chains) -> Chains:
                 f" several modes"
             )
     return found
+
+
+def _still(t: Float[np.ndarray, "C M N d"]) -> Bool[np.ndarray, "N d"]:
+    return (t == t[:, :1]).all(axis=(0, 1))
 
 
 def _warn(text: str) -> None:

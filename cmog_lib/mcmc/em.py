@@ -17,7 +17,7 @@ from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
-from cmog_lib.mcmc.scale import evaluations_of_laplace, laplace, scale_at
+from cmog_lib.mcmc.scale import modes, scale_at
 from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.optimise.faults import given_back
 from cmog_lib.optimise.interrupts import interruptible, look
@@ -66,7 +66,7 @@ def mc_em_step(
     w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     seen, X_seen, _ = projected(as_module(w), X)
     if chains is None:
-        start, spent = laplace(seen, X_seen, key=key_mode), evaluations_of_laplace(len(X))
+        start, spent = modes(seen, X_seen, key=key_mode)
     else:
         # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now. A scale
         # that hangs on where the chain stands is exact only in the long run; within one E-step it stays as it is.

@@ -48,7 +48,7 @@ def nuts(
     as the longest trajectory among them. Slide 15. Source: Hoffman and Gelman 2014; the code is NumPyro's.
     """
     depth = _validate.count("max_depth", max_depth, 1, 10)
-    at = begin(w, X, start, M, warm_up, target, chains, key)
+    at = begin(w, X, start, M, warm_up, target, chains, key, slopes=True)
     made, leapfrogs = _nuts(at.w, at.X, at.states, at.scale, at.step, at.key, M, warm_up, at.target, depth)
     return report(Chains(*made, at.scale, evaluations=int(leapfrogs) + at.states.log_p.size))
 

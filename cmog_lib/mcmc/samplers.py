@@ -32,8 +32,9 @@ def metropolis(
     w: decoder, any latent dimension. X: [N, D], data. start: a Gaussian for each datum (`laplace`), of which the chains
     start as draws and whose L is their scale; Chains, to go on where they stand; or points [C, N, d], with scale I.
     M: draws that are kept, after warm_up more that adapt the step to an acceptance of target. step: fixes it instead.
-    Warns (RuntimeWarning) of chains that never moved, and where R̂ is above 1.05 after 50 draws or more. Raises
-    ValueError for M < 1, shapes that do not fit, and a start at which log p(x,t|w) is not finite, naming it. Slide 15.
+    Warns (RuntimeWarning) of chains that never moved, and after 50 draws or more also of a coordinate of t in which
+    none of a datum's chains moved, and where R̂ is above 1.05. Raises ValueError for M < 1, shapes that do not fit, and
+    a start at which log p(x,t|w) is not finite, naming it. Slide 15.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, None)
 
@@ -53,8 +54,9 @@ def hmc(
 ) -> Chains:
     """T_s ~ p(T|X,w) by Hamiltonian steps of `leapfrogs` leapfrogs: short trajectories, each step jittered by a fifth.
 
-    Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off. Where the step is
-    adapted, halfway through the warm_up each datum's scale is learnt too, from its draws and their slopes. Slide 15.
+    Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off, and refuses a start at
+    which ∇log p(x,t|w) is not finite. Where the step is adapted, halfway through the warm_up each datum's scale is
+    learnt too, from its draws and their slopes. Slide 15.
     No trajectory is adapted to more than a quarter of a circle in these units, after which a Gaussian's next draw has
     forgotten the last, and twice as far only mirrors it: at small d the acceptance stays above the target.
     """
@@ -74,7 +76,7 @@ def _run(
     leapfrogs: int | None,
 ) -> Chains:
     step = None if step is None else _validate.positive("step", step)
-    at = begin(w, X, start, M, warm_up, target, chains, key)
+    at = begin(w, X, start, M, warm_up, target, chains, key, slopes=leapfrogs is not None)
     adapt = step is None and warm_up > 0
     first = at.step if step is None else jnp.full_like(at.step, step)
     made = sweep(at.w, at.X, at.states, at.scale, first, at.key, M, warm_up, adapt, at.target, leapfrogs)

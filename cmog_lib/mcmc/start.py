@@ -34,9 +34,21 @@ class Start(NamedTuple):
 
 
 def begin(
-    w: Decoder, X: Array, start: Any, M: int, warm_up: int, target: float, chains: int, key: Key[Array, ""]
+    w: Decoder,
+    X: Array,
+    start: Any,
+    M: int,
+    warm_up: int,
+    target: float,
+    chains: int,
+    key: Key[Array, ""],
+    *,
+    slopes: bool,
 ) -> Start:
-    """The first states; arguments as in `metropolis`. Raises ValueError for what cannot be, naming the argument."""
+    """The first states; arguments as in `metropolis`. slopes: whether the sampler asks for ∇log p(x,t|w).
+
+    Raises ValueError for what cannot be, naming the argument.
+    """
     w = as_module(w)
     # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
     w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
@@ -47,13 +59,15 @@ def begin(
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
     states = _states_at(w, X, t)
-    log_p = gathered(states.log_p)
-    bad = np.argwhere(~np.isfinite(log_p))
-    if len(bad):
-        c, i = bad[0].tolist()
+    for what, values in {"log p(x,t|w)": states.log_p, "∇log p(x,t|w)": states.gradient if slopes else None}.items():
+        if values is None or bool(jnp.isfinite(values).all()):
+            continue
+        came = gathered(values)
+        c, i = np.argwhere(~np.isfinite(came))[0][:2].tolist()
         raise ValueError(
-            f"start must be where log p(x,t|w) is finite, got {float(log_p[c, i])} for chain {c} of X[{i}],"
-            f" at t = {gathered(t)[c, i].round(6).tolist()}"
+            f"start must be where {what} is finite, got {came[c, i].tolist()} for chain {c} of X[{i}],"
+            f" at t = {gathered(t)[c, i].round(6).tolist()}; start elsewhere (laplace)"
+            + (", or look for √0, a norm at 0, or the untaken branch of a `where` in w" if came.ndim == 3 else "")
         )
     return Start(w, X, states, scale, step, jnp.asarray(target, X.dtype), key)
 

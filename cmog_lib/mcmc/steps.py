@@ -18,7 +18,8 @@ DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step 
 class State(NamedTuple):
     """Where a chain stands: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice.
 
-    The gradient is NaN where a Metropolis step has come: call `state_at` before a Hamiltonian one.
+    After a Metropolis step that was accepted the gradient is infinite, for it was not computed. Call `state_at` before
+    a Hamiltonian step.
     """
 
     t: Float[Array, "*batch d"]
@@ -61,7 +62,7 @@ def metropolis_step(
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
-    unknown = jnp.full_like(state.gradient, jnp.nan)  # Metropolis has no use for the gradient, and does not ask for it
+    unknown = jnp.full_like(state.gradient, jnp.inf)  # Metropolis has no use for the gradient, and does not ask for it
     new = State(proposal, log_p_xt(w, x, proposal), unknown)
     kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
     # A proposal may be bad, but it cannot diverge.
@@ -113,7 +114,7 @@ def leapfrog(
     w, state, step, scale = _checked(w, state, step, scale)
     x = _validate.array("x", x, (w.data_dim,))
     momentum = _validate.array("momentum", momentum, (w.latent_dim,))
-    _validate.array("state.gradient", state.gradient, (w.latent_dim,))  # NaN after a Metropolis step
+    _validate.array("state.gradient", state.gradient, (w.latent_dim,))  # infinite after a Metropolis step
     leapfrogs = _validate.count("leapfrogs", leapfrogs)
 
     def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:

@@ -1,4 +1,4 @@
-"""What both loops need: which part of w moves, what an objective must return, and what is said when a number fails."""
+"""What both loops need: which part of w moves, what an objective must return, what is said when a number fails."""
 
 from __future__ import annotations
 
@@ -26,13 +26,54 @@ class NotFinite(ArithmeticError):
         super().__init__(message)
         self.step, self.ascent = step, ascent
 
+    def and_seen(self, facts: str) -> NotFinite:
+        """The same with more facts in its message, from a caller that knows what w and the data are."""
+        return NotFinite(f"{self}; {facts}" if facts else str(self), self.step, self.ascent)
 
-# What was not finite first, in the order in which it is looked for, with the cause that is usually behind it.
-CAUSES = (
-    "the value is not finite: look for the logarithm of 0, a σ that went to 0, or data with NaN",
-    "the value is finite but its gradient is not: look for √0, a norm at 0, or the untaken branch of a `where`",
-    "w is not finite after the step: the learning rate is too large",
-)
+
+# What was not finite first, in the order in which it is looked for.
+VALUE, GRADIENT, MOVED = range(3)
+
+
+def observed(
+    cause: int, value: Any, gradient: PyTree, begun: PyTree, w: PyTree, steps: int, data: PyTree, length: str
+) -> str:
+    """What was seen where something was not finite, in words: facts, and the advice that follows from them.
+
+    cause: VALUE, GRADIENT or MOVED. value, gradient: there. begun, w: the parameters at the start and there, so many
+    steps later. data: as the objective got them. length: what sets the length of a step, such as "the learning rate".
+    """
+    if cause == MOVED:
+        largest = _largest(gradient)
+        return f"w is not finite after the step: {length} is too large for a gradient of at most {largest:.3g}"
+    if cause == GRADIENT:
+        return (
+            f"the value is finite but its gradient is not, that of w{_not_finite(gradient)}: look for √0, a norm at 0,"
+            " or the untaken branch of a `where`"
+        )
+    said = f"the value is not finite, it is {float(value)}"
+    for name, tree in (("w", w), ("data", data)):
+        if place := _not_finite(tree):
+            return f"{said}; {name} holds a number that is not finite, in {name}{place}"
+    moved, begin = _largest(jax.tree.map(lambda new, old: np.asarray(new) - np.asarray(old), w, begun)), _largest(begun)
+    if moved <= steps * max(begin, 1):
+        return said
+    far = f"w had entries of at most {begin:.4g} and has moved by up to {moved:.4g} in {steps} steps"
+    return f"{said}; {far}: {length} is too large"
+
+
+def _largest(tree: PyTree) -> float:
+    leaves = [np.abs(np.asarray(leaf)).max() for leaf in jax.tree.leaves(tree) if np.size(leaf)]
+    return float(max(leaves, default=0.0))
+
+
+def _not_finite(tree: PyTree) -> str:
+    """The first array of a pytree with an entry that is not finite, and where; nothing if there is none."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if eqx.is_inexact_array(leaf) and not bool(jnp.isfinite(leaf).all()):
+            at = np.argwhere(~np.isfinite(np.asarray(leaf)))[0].tolist()
+            return f"{jax.tree_util.keystr(path)}{at if at else ''}"
+    return ""
 
 
 def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:

@@ -14,7 +14,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from cmog_lib import _validate
-from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, given_back, parameters_of, scalar
+from cmog_lib.optimise.faults import (
+    GRADIENT,
+    VALUE,
+    Ascent,
+    NotFinite,
+    given_back,
+    observed,
+    parameters_of,
+    scalar,
+)
 
 
 class Optimum(eqx.Module):
@@ -73,8 +82,10 @@ def maximise(
             evaluations += 1
             value, gradient = jax.device_get(_value_and_gradient(objective, flat, template, rest, args))
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
-                message = f"evaluation {evaluations}: {CAUSES[1 if np.isfinite(value) else 0]}"
-                raise NotFinite(message, evaluations, Ascent(restore(last), np.zeros(0)))
+                cause = GRADIENT if np.isfinite(value) else VALUE
+                slopes, begun, there = (unravel(jnp.asarray(part)) for part in (gradient, start, flat))
+                said = observed(cause, value, slopes, begun, there, evaluations, args, "a step of L-BFGS")
+                raise NotFinite(f"evaluation {evaluations}: {said}", evaluations, Ascent(restore(last), np.zeros(0)))
             last = flat.copy()
             return -float(value), -gradient
 

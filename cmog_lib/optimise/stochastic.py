@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from cmog_lib import _validate
 from cmog_lib.optimise.checkpoint import Checkpoint
-from cmog_lib.optimise.faults import CAUSES, Ascent, NotFinite, given_back, parameters_of, scalar
+from cmog_lib.optimise.faults import Ascent, NotFinite, given_back, observed, parameters_of, scalar
 from cmog_lib.optimise.interrupts import interruptible, look
 
 
@@ -75,18 +75,19 @@ def ascend(
         try:
             for first, piece in zip(range(done, steps, chunk), each, strict=False):
                 now = (rest, piece, key, jnp.arange(first, first + chunk), jnp.asarray(steps))
-                carry, values, good = _chunk(objective, optimiser, False, reached[0], *now)
+                carry, values, taken, good = _chunk(objective, optimiser, False, reached[0], *now)
                 if not good:  # once more, looking at every step, to name the one that failed and to keep what was good
-                    carry, values, _ = _chunk(objective, optimiser, True, reached[0], *now)
-                values, cause = np.asarray(values)[: steps - first], int(carry[2])
-                taken = values[~np.isnan(values)] if cause >= 0 else values
-                reached = (carry, [*reached[1], taken])  # in one go, for a second Ctrl-C may come at any time
-                if cause >= 0:
-                    step, trace = first + len(taken), np.concatenate(reached[1])
-                    good = given_back(eqx.combine(rest, carry[0]))
-                    raise NotFinite(f"step {step}: {CAUSES[cause]}", step, Ascent(good, trace))
+                    carry, values, taken, _ = _chunk(objective, optimiser, True, reached[0], *now)
+                values, step = np.asarray(values)[: int(taken)], first + int(taken)
+                reached = (carry, [*reached[1], values])  # in one go, for a second Ctrl-C may come at any time
+                if (cause := int(carry[2])) >= 0:
+                    value, slope = _value_and_gradient(objective, carry[0], rest, piece, key, jnp.asarray(step))
+                    length = f"the learning rate ({float(rate):g})" if default else "the optimiser's learning rate"
+                    said = observed(cause, value, slope, parameters, carry[0], step, piece, length)
+                    good = Ascent(given_back(eqx.combine(rest, carry[0])), np.concatenate(reached[1]))
+                    raise NotFinite(f"step {step}: {said}", step, good)
                 if file is not None:
-                    file.save(first + len(taken), (carry, [np.concatenate(reached[1])]))
+                    file.save(step, (carry, [np.concatenate(reached[1])]))
                 bar.set_description_str("", refresh=False)
                 bar.update(len(values))
                 bar.set_postfix(value=f"{values.mean():.6g}")
@@ -104,9 +105,19 @@ def _adam() -> Any:
     return optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)
 
 
+def _objective_at(objective, rest, data, key, index):
+    """objective(w, data, key of this step) as a function of the parameters of w alone."""
+    return lambda parameters: scalar(objective(eqx.combine(parameters, rest), data, jax.random.fold_in(key, index)))
+
+
+@eqx.filter_jit
+def _value_and_gradient(objective, parameters, rest, data, key, index):
+    return jax.value_and_grad(_objective_at(objective, rest, data, key, index))(parameters)
+
+
 @eqx.filter_jit
 def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps):
-    """The carry after a chunk, the values, and whether all of both are finite.
+    """The carry after a chunk, the values, how many steps they are of, and whether all of it is finite.
 
     watched: stop where something is not, with the last good state; to look at every number costs a fifth of a step.
     """
@@ -116,27 +127,24 @@ def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps
 
     def step(carry, index):
         parameters, state, _ = carry
-
-        def value_at(parameters):
-            return scalar(objective(eqx.combine(parameters, rest), data, jax.random.fold_in(key, index)))
-
-        value, gradient = jax.value_and_grad(value_at)(parameters)
+        value, gradient = jax.value_and_grad(_objective_at(objective, rest, data, key, index))(parameters)
         # Optimisers descend.
         updates, state_new = optimiser.update(jax.tree.map(jnp.negative, gradient), state, parameters)
         moved = jax.tree.map(lambda old, update: old + update.astype(old.dtype), parameters, updates)
         if not watched:
             return (moved, state_new, carry[2]), value
-        causes = jnp.stack([~jnp.isfinite(value), ~finite(gradient), ~finite(moved)])
+        causes = jnp.stack([~jnp.isfinite(value), ~finite(gradient), ~finite(moved)])  # as they are numbered in faults
         good = ~causes.any()
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), (moved, state_new), (parameters, state))
-        return (*kept, jnp.where(good, -1, jnp.argmax(causes))), jnp.where(good, value, jnp.nan)
+        return (*kept, jnp.where(good, -1, jnp.argmax(causes))), jnp.where(good, value, 0)
 
     def guarded(carry, index):
         # Past the last step, and after the first failure, nothing moves: one compiled chunk serves every length.
         blank = eqx.filter_eval_shape(step, carry, index)[1]
         runs = (index < steps) & (carry[2] < 0)
-        return jax.lax.cond(runs, step, lambda carry, _: (carry, jnp.full((), jnp.nan, blank.dtype)), carry, index)
+        carry, value = jax.lax.cond(runs, step, lambda carry, _: (carry, jnp.zeros((), blank.dtype)), carry, index)
+        return carry, (value, runs & (carry[2] < 0))
 
-    last, values = jax.lax.scan(guarded, carry, indices)
-    # What was not finite at one step is not at the next: Adam's averages keep it. NaN stands for steps not taken.
-    return last, values, finite(last[0]) & jnp.all(jnp.isfinite(values) | (indices >= steps))
+    last, (values, taken) = jax.lax.scan(guarded, carry, indices)
+    # What was not finite at one step is not at the next: Adam's averages keep it.
+    return last, values, taken.sum(), finite(last[0]) & finite(values)

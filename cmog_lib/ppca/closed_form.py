@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
@@ -54,26 +55,24 @@ def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     return _log_p_x(w, x, jnp.ones(x.shape, bool))
 
 
-def posterior_observed(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
+def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaussian:
     """p(t|x_observed,w): the posterior given the cells of x that were seen; NaN marks a missing one.
 
     w: linear decoder. x: [D], one datum. With every cell missing it is the prior N(0, I).
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
     w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,), missing=True)
-    return _posterior(w, x, ~jnp.isnan(x))
+    return _posterior(w, *_validate.observed("x", x, (w.data_dim,)))
 
 
-def log_p_x_observed(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
+def log_p_x_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> Float[Array, ""]:
     """log p(x_observed|w) = log ∫ p(x|w) dx_missing, in nats; NaN marks a missing cell.
 
     w: linear decoder. x: [D], one datum. With every cell missing it is log 1 = 0.
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
     w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,), missing=True)
-    return _log_p_x(w, x, ~jnp.isnan(x))
+    return _log_p_x(w, *_validate.observed("x", x, (w.data_dim,)))
 
 
 def frame(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:
@@ -105,8 +104,7 @@ def _in_frame(w: Linear, x: Array, observed: Array) -> tuple[Array, Array, Array
     scaled = w.W / w.sigma[:, None]
     Q = frame(scaled)
     scaled = jnp.where(observed[:, None], scaled @ Q, 0.0)
-    # The inner `where` keeps the NaN of a missing cell out of the subtraction, and so out of its gradient.
-    y = jnp.where(observed, (jnp.where(observed, x, 0.0) - w.b) / w.sigma, 0.0)
+    y = jnp.where(observed, (x - w.b) / w.sigma, 0.0)
     F = posterior_factor(scaled)
     m = F @ (F.T @ (scaled.T @ y))
     return m, F, y - scaled @ m, Q

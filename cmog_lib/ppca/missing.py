@@ -15,7 +15,9 @@ from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.spectrum import fit
 
 
-def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000) -> Linear:
+def fit_missing(
+    X: Float[Array | np.ndarray, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000
+) -> Linear:
     """max_w Σ_i log p(x_i,observed|w), where log p(x_observed|w) = log ∫ p(x|w) dx_missing; NaN marks a missing cell.
 
     X: [N, D], data. latent_dim: d, from 1 to D − 1. tolerance: it ends when a step gains less, in nats per datum.
@@ -25,11 +27,11 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
     where so few cells were observed that d dimensions reproduce them all and the likelihood has no maximum;
     RuntimeError when max_steps were not enough. Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
     """
-    X = _validate.array("X", X, ("N", "D"), missing=True)
+    X, observed = _validate.observed("X", X, ("N", "D"))
     tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
     _validate.count("latent_dim", latent_dim, 1, max(X.shape[1] - 1, 1))
     for axis, name in enumerate(("row", "column")):
-        empty = np.flatnonzero(jnp.isnan(X).all(axis=1 - axis))
+        empty = np.flatnonzero(~np.asarray(observed).any(axis=1 - axis))
         if len(empty):
             consequence = "says nothing" if name == "row" else "cannot be fitted"
             raise ValueError(
@@ -37,7 +39,7 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
                 f"({len(empty)} such {name}s; one {consequence}); leave them out"
             )
     with jax.enable_x64(True):
-        mean, x, observed = _filled(X)
+        mean, x = _centred(X, observed)
         start = _pushed(fit(x, latent_dim), x, observed)
         w, gain, steps = _climb(start, x, observed, jnp.asarray(tolerance), jnp.asarray(max_steps))
         if not jnp.exp(2 * w.log_sigma) > _floor(x, observed):
@@ -54,11 +56,11 @@ def fit_missing(X: Float[Array, "N D"], latent_dim: int, *, tolerance: float = 1
 
 
 @jax.jit
-def _filled(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "N D"], Bool[Array, "N D"]]:
-    """The mean; the data from there, so that a missing cell can hold 0 and add nothing to any sum; the cells seen."""
-    x, observed = X.astype("float64"), ~jnp.isnan(X)
-    mean = jnp.nanmean(x, axis=0)
-    return mean, jnp.where(observed, x - mean[None], 0.0), observed
+def _centred(X: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "N D"]]:
+    """The mean, and the data from there, so that a missing cell can hold 0 and add nothing to any sum."""
+    x = X.astype("float64")
+    mean = x.sum(axis=0) / observed.sum(axis=0)
+    return mean, jnp.where(observed, x - mean[None], 0.0)
 
 
 def _floor(x: Array, observed: Array) -> Array:

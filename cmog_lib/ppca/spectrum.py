@@ -109,7 +109,9 @@ class Spectrum(eqx.Module):
         X: [n, D], any data, held-out ones too. One projection y = Uᵀ(x − b), then cumulative sums over d. NaN from
         d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
         """
-        return _log_p_x(self, _validate.array("X", X, ("n", self.data_dim)))
+        X = _validate.array("X", X, ("n", self.data_dim))
+        with jax.debug_nans(False):  # NaN is what is returned where there is no model
+            return _log_p_x(self, X)
 
 
 def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:

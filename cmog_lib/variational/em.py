@@ -16,7 +16,7 @@ from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.model import log_p_x_given_t
-from cmog_lib.optimise import ascend
+from cmog_lib.optimise import NotFinite, ascend
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
@@ -144,7 +144,12 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
     if is_linear(w):
         return m_step_on_draws(w, q.sample(16 * M, key=key), X), 0
     data = _Data(X, q, M)
-    found = ascend(_expected_log_p, as_module(w), data, steps=m_steps, key=key, learning_rate=rate, progress=False)
+    try:
+        found = ascend(_expected_log_p, as_module(w), data, steps=m_steps, key=key, learning_rate=rate, progress=False)
+    except NotFinite as error:
+        T = q.sample(M, key=jax.random.fold_in(key, error.step))
+        seen = _validate.described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
+        raise error.and_seen(f"in the M-step {seen}") from error
     if found.interrupted:
         raise KeyboardInterrupt
     return found.w, m_steps * M * len(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -10,17 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
+from cmog_lib import _mode, _validate
 from cmog_lib.bound import log_weights
+from cmog_lib.bound.draws import nan_among, nan_at
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import FullGaussian, Gaussian
+from cmog_lib.sharding import gathered
 
 # Shares of the steps and their lengths in units of q's own s: far at first, then less and less noise at the end.
 STAGES = ((0.4, 0.1), (0.3, 0.03), (0.3, 0.01))
 LOOKED_AT = 4096  # draws from the prior for each start, shared by all data, of which each takes the likeliest
+RISE = 16  # draws for each of two estimates of the bound's slope in the end
+UNCLIMBED, UNCLIMBED_MEAN = 10.0, 0.5  # nats that a datum's bound, and the mean of all, may still rise in one step
+CLIMB, NEAR = 30, 0.1  # steps to the mode next to it, at most; nats that the last of them gains
 
 
 class Fitted(eqx.Module):
@@ -60,9 +66,12 @@ def fit_q(
     from `starts` places where the prior's draws are likely, and the best is kept: of several modes it knows some.
     full: any covariance, when there is no start. steps: of Adam. M: draws a step, even, in pairs m ± s ε, in which what
     is odd in ε cancels. draws: by which the bounds are measured in the end. progress: show the bars, one a stage.
-    After Ctrl-C it returns what there is. Raises ValueError for shapes that do not fit, counts below 1, an odd M, an
-    untyped key; NotFinite with the step, the cause and the last good q. Slide 20, past it. Source: Kingma and Welling
-    2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that is left out.
+    After Ctrl-C it returns what there is. Warns (RuntimeWarning) where by its slope the bound would still rise by 10
+    nats for a datum, or by half a nat on average; with fewer than 16 draws this is not measured.
+    Raises ValueError for shapes that do not fit, counts below 1, an odd M, an untyped key, and where log p(x,t|w) is
+    NaN at all draws from the prior; NotFinite with the step, what was seen there and the last good q.
+    Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
+    is left out.
     """
     w, key = as_module(w), _validate.key(key)
     X = _validate.array("X", X, ("N", w.data_dim))
@@ -70,8 +79,11 @@ def fit_q(
     if _validate.count("M", M, 2) % 2:
         raise ValueError(f"M must be even, for pairs of draws m ± s ε, got {M}")
     key_start, key_climb, key_bound = jax.random.split(key, 3)
+    key_rise = jax.random.fold_in(key, 3)
     if start is None:
-        q, evaluations = _starts(w, X, starts, full, key_start), starts * LOOKED_AT
+        q, log_p, decoded = _starts(w, X, starts, full, key_start)
+        _validate.at_modes(w, q.m, log_p, q.L if full else q.log_s)
+        evaluations = starts * LOOKED_AT + int(decoded)
     else:
         start = _validate.kind("start", start, Gaussian, FullGaussian)
         _validate.array("start.m", start.m, (len(X), w.latent_dim))
@@ -80,10 +92,16 @@ def fit_q(
     K, N = q.m.shape[:2]
     evaluations += len(trace) * M * K * N + draws * K * N
     values = _log_weights(w, q, X, draws, key_bound)
-    bounds, best = values.mean(axis=2), jnp.argmax(values.mean(axis=2), axis=0)
-    error = values.std(axis=2)[best, jnp.arange(N)] / np.sqrt(draws)
-    chosen = jax.tree.map(lambda part: part[best, jnp.arange(N)], q)
-    return Fitted(chosen, bounds.max(axis=0), error, q, bounds, trace, evaluations, interrupted)
+    # A start whose bound is NaN counts as the lowest of all.
+    bounds, best = values.mean(axis=2), (jnp.nanargmax(values.mean(axis=2), axis=0), jnp.arange(N))
+    chosen = jax.tree.map(lambda part: part[best], q)
+    if said := nan_among(bounds[best], w, w, chosen, X, draws, jax.random.split(key_bound, N)):
+        raise NotFinite(f"in the end, {said}", len(trace), Ascent(chosen, trace))
+    if draws >= RISE and not interrupted:
+        evaluations += 2 * RISE * N
+        _warn_if_rising(gathered(_rise(w, X, chosen, key_rise)), len(trace))
+    error = values.std(axis=2)[best] / np.sqrt(draws)
+    return Fitted(chosen, bounds[best], error, q, bounds, trace, evaluations, interrupted)
 
 
 class _Move(eqx.Module):
@@ -101,6 +119,10 @@ class _Move(eqx.Module):
         return FullGaussian(q.m + jnp.einsum("...ij,...j->...i", q.L, self.u), q.L @ inner)
 
 
+def _still(q: Any) -> _Move:
+    return _Move(jnp.zeros_like(q.m), jnp.zeros_like(q.m), jnp.zeros_like(q.L) if hasattr(q, "L") else None)
+
+
 def _climb(
     w: Any, X: Array, q: Any, steps: int, M: int, key: Array, progress: bool
 ) -> tuple[Any, Float[np.ndarray, "steps"], bool]:
@@ -109,19 +131,42 @@ def _climb(
         taken = int(first[stage + 1] - first[stage])
         if not taken:
             continue
-        still = _Move(jnp.zeros_like(q.m), jnp.zeros_like(q.m), jnp.zeros_like(q.L) if hasattr(q, "L") else None)
         problem, key_stage = _Problem(w, X, q, M), jax.random.fold_in(key, stage)
         try:
             found = ascend(
-                _mean_bound, still, problem, steps=taken, key=key_stage, learning_rate=rate, progress=progress
+                _mean_bound, _still(q), problem, steps=taken, key=key_stage, learning_rate=rate, progress=progress
             )
         except NotFinite as error:
+            seen = error.and_seen(_seen(error.ascent.w(q), problem, jax.random.fold_in(key_stage, error.step)))
             good = Ascent(error.ascent.w(q), np.concatenate([trace, error.ascent.trace]))
-            raise NotFinite(f"in stage {stage + 1} of {len(STAGES)}, {error}", len(good.trace), good) from error
+            raise NotFinite(f"in stage {stage + 1} of {len(STAGES)}, {seen}", len(good.trace), good) from error
         q, trace = found.w(q), np.concatenate([trace, found.trace])
         if found.interrupted:
             return q, trace, True
     return q, trace, False
+
+
+@eqx.filter_jit
+def _rise(w: Any, X: Array, q: Any, key: Array) -> Float[Array, "N"]:
+    """½ |∂L/∂u|² + ¼ |∂L/∂a|²: the nats that one Newton step in q's own units would still add to each datum's bound.
+
+    That holds where the bound bends as that of a Gaussian posterior does. Two independent estimates of the slope are
+    multiplied, so that their noise adds nothing in expectation.
+    """
+    problem = _Problem(w, X, jax.tree.map(lambda part: part[None], q), RISE)
+    one, other = (jax.grad(_mean_bound)(_still(problem.q), problem, key) for key in jax.random.split(key))
+    return len(X) ** 2 * jnp.sum(0.5 * one.u * other.u + 0.25 * one.a * other.a, axis=2)[0]
+
+
+def _warn_if_rising(rise: np.ndarray, steps: int) -> None:
+    if rise.max() > UNCLIMBED or rise.mean() > UNCLIMBED_MEAN:
+        warnings.warn(
+            f"fit_q has not converged in {steps} steps: by its slope the bound would still rise by about"
+            f" {rise.mean():.2g} nats a datum, and by {rise.max():.2g} for X[{int(rise.argmax())}]. Take more steps, or"
+            " leave out start",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 class _Problem(eqx.Module):
@@ -135,15 +180,30 @@ class _Problem(eqx.Module):
 
 def _mean_bound(move: _Move, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     q = move(problem.q)
-    T = q.sample(problem.M // 2, key=key)
-    T = jnp.concatenate([T, 2 * q.m[None] - T])
     # q's own slope at a fixed t has mean zero, and is left out: what remains loses its noise as q becomes p(t|x,w).
-    log_ratio = jax.vmap(jax.vmap(_log_ratio, (None, 0, 0, 0)), (None, None, 0, 0))
-    return jnp.mean(jax.vmap(log_ratio, (None, None, None, 0))(problem.w, problem.X, jax.lax.stop_gradient(q), T))
+    return jnp.mean(_log_ratios(jax.lax.stop_gradient(q), _pairs(q, problem.M, key), problem))
 
 
-def _log_ratio(w: Any, x: Array, q: Any, t: Array) -> Array:
-    return log_p_xt(w, x, t) - q.log_q(t)
+def _pairs(q: Any, M: int, key: Key[Array, ""]) -> Float[Array, "M K N d"]:
+    T = q.sample(M // 2, key=key)
+    return jnp.concatenate([T, 2 * q.m[None] - T])
+
+
+def _log_ratios(q: Any, T: Float[Array, "M K N d"], problem: _Problem) -> Float[Array, "M K N"]:
+    def one(x: Array, q: Any, t: Array) -> Array:
+        return log_p_xt(problem.w, x, t) - q.log_q(t)
+
+    return jax.vmap(jax.vmap(jax.vmap(one), (None, 0, 0)), (None, None, 0))(problem.X, q, T)
+
+
+def _seen(q: Any, problem: _Problem, key: Key[Array, ""]) -> str:
+    """Where a draw of the step that failed has no finite log p(x,t|w) − log q(t); nothing if every draw has one."""
+    T = _pairs(q, problem.M, key)
+    bad = ~jnp.isfinite(_log_ratios(q, T, problem))
+    if not bool(bad.any()):
+        return ""
+    s, k, i = (int(part) for part in np.unravel_index(int(jnp.argmax(bad)), bad.shape))
+    return nan_at(problem.w, jax.tree.map(lambda part: part[k, i], q), T[s, k, i], i)
 
 
 @eqx.filter_jit
@@ -152,21 +212,20 @@ def _log_weights(w: Any, q: Any, X: Array, draws: int, key: Array) -> Float[Arra
 
 
 @eqx.filter_jit
-def _starts(w: Any, X: Array, starts: int, full: bool, key: Array) -> Any:
-    """At the likeliest of some draws from the prior, as wide as the decoder's slopes there tell; m [K, N, d]."""
+def _starts(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Any, Array, Array]:
+    """At the modes next to the likeliest of some draws from the prior, as wide as the decoder's slopes there tell.
 
-    def likeliest(key: Array) -> Array:
+    Returns q, m [K, N, d]; log p(x,t|w) at m, [K, N]; and how many latents the climbs decoded.
+    """
+
+    def of_one_key(key: Array) -> tuple[Array, ...]:
         T = jax.random.normal(key, (LOOKED_AT, w.latent_dim), X.dtype)
-        return T[jnp.argmax(log_p_x_given_t_table(w, X, T), axis=1)]
-
-    m = jax.lax.map(likeliest, jax.random.split(key, starts))
+        likeliest = T[jnp.nanargmax(log_p_x_given_t_table(w, X, T), axis=1)]
+        m, log_p, decoded = jax.vmap(lambda x, t: _mode.climb(w, x, t, CLIMB, NEAR))(X, likeliest)
+        return m, jax.vmap(lambda t: _mode.scale(w, t) if full else log_s(t))(m), log_p, decoded
 
     def log_s(t: Array) -> Array:
-        _, sigma = w(t)
-        d_mu, d_sigma = (slope / sigma[:, None] for slope in jax.jacfwd(w)(t))
-        return -0.5 * jnp.log(1 + jnp.sum(d_mu**2 + 2 * d_sigma**2, axis=0))
+        return -0.5 * jnp.log(jnp.diagonal(_mode.precision(w, t)))
 
-    log_s_m = jax.vmap(jax.vmap(log_s))(m)
-    if not full:
-        return Gaussian(m, log_s_m)
-    return FullGaussian(m, jnp.exp(log_s_m)[..., None] * jnp.eye(w.latent_dim, dtype=X.dtype)[None, None])
+    m, width, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
+    return FullGaussian(m, width) if full else Gaussian(m, width), log_p, decoded.sum()

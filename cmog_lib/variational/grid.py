@@ -86,6 +86,15 @@ def cavi_grid(
     log_q, bound, path = _cavi(w, x if batch else x[None], nodes, axis, start, starts, sweeps, keep_path)
     if not isinstance(bound, jax.core.Tracer) and bool(jnp.isnan(bound).any()):
         _validate.decoded(w, nodes.t)
+        i = int(jnp.argmax(jnp.isnan(bound).any(axis=1)))
+        log_p = log_p_x_given_t_table(w, (x if batch else x[None])[i : i + 1], nodes.t)[0]
+        if not bool(jnp.isfinite(log_p).all()):
+            s = int(jnp.argmin(jnp.isfinite(log_p)))
+            raise ValueError(
+                f"w must make log p(x|t,w) finite at every node, got {log_p[s]} for X[{i}] at t = {nodes.t[s].tolist()}"
+                f": (x - mu)/sigma is too large to be squared in {log_p.dtype}. Scale the data, or take a larger sigma"
+            )
+        raise ValueError(f"start must have weight on the nodes, got one without any for X[{i}]: take a wider s")
     _report(log_q, bound, sweeps)
     if not batch:
         log_q, bound, path = jax.tree.map(lambda part: part[0], (log_q, bound, path))
@@ -113,7 +122,7 @@ def _cavi(
         J = (J - highest).reshape((axis.shape[1],) * axis.shape[0])
         first = _several(J, axis, starts) if start is None else _gaussian(axis, start.m, start.s)[None]
         log_q, bound, path = jax.vmap(lambda log_q: _climb(J, log_q, sweeps, keep_path))(first)
-        best = jnp.argmax(bound[:, -1])
+        best = jnp.nanargmax(bound[:, -1])
         return log_q[best], bound[best] + highest, path[best] if keep_path else None
 
     return jax.lax.map(one, (log_joint, start))

@@ -45,7 +45,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     path, bound = _path(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
     moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)
-    if not isinstance(moved, jax.core.Tracer) and moved > 1e-2:
+    if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
         warnings.warn(
             f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
             " other so much that each waits for the others. Take more sweeps",

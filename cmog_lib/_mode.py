@@ -1,0 +1,61 @@
+"""Where p(t|x,w) has a mode, and how wide it is there: for the starts of chains and of a Gaussian q."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cmog_lib.decoders import Decoder
+from cmog_lib.model import log_p_xt
+
+HALVINGS = 8  # lengths that are tried of every step: 1, ½, … 1/128 of it
+
+
+def climb(
+    w: Any, x: Float[Array, "D"], t: Float[Array, "d"], steps: int, least: float = 0.0
+) -> tuple[Float[Array, "d"], Array, Array]:
+    """t ← t + h P(t)⁻¹ ∇log p(x,t|w), h the best of 1, ½, … 1/128: Fisher scoring, for as long as it gains.
+
+    A step that gains no more than `least` nats is the last, and so is number `steps`. No step ends where log p(x,t|w)
+    is NaN. Returns t, log p(x,t|w) there and how many latents the steps decoded: each asks for the slopes, the
+    gradient and eight places.
+    """
+    halvings = 0.5 ** jnp.arange(HALVINGS, dtype=t.dtype)
+
+    def log_p(t: Array) -> Array:
+        return log_p_xt(w, x, t)
+
+    def goes_on(state: tuple[Array, Array, Array, Array]) -> Array:
+        _, _, gain, taken = state
+        return (gain > least) & (taken < steps)
+
+    def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        t, value, _, taken = state
+        direction = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(precision(w, t)), True), jax.grad(log_p)(t))
+        tried = t[None] + halvings[:, None] * direction[None]
+        values = jax.vmap(log_p)(tried)
+        best = jnp.nanargmax(values)
+        higher = values[best] > value
+        t_new, value_new = jnp.where(higher, tried[best], t), jnp.where(higher, values[best], value)
+        return t_new, value_new, jnp.where(higher, values[best] - value, 0), taken + 1
+
+    start = (t, log_p(t), jnp.asarray(jnp.inf, t.dtype), jnp.asarray(0))
+    t, value, _, taken = jax.lax.while_loop(goes_on, step, start)
+    return t, value, (2 + HALVINGS) * taken
+
+
+def precision(w: Decoder, t: Float[Array, "d"]) -> Float[Array, "d d"]:
+    """P(t) = I + Σ_j (∂μ_j ∂μ_jᵀ + 2 ∂σ_j ∂σ_jᵀ)/σ_j²: the prior's precision and the Fisher information of t in x."""
+    _, sigma = w(t)
+    d_mu, d_sigma = (d / sigma[:, None] for d in jax.jacfwd(w)(t))
+    return jnp.eye(len(t), dtype=t.dtype) + d_mu.T @ d_mu + 2 * d_sigma.T @ d_sigma
+
+
+def scale(w: Any, t: Float[Array, "d"]) -> Float[Array, "d d"]:
+    """L with LLᵀ = P(t)⁻¹, lower triangular."""
+    # P = U Uᵀ with U upper triangular, by turning P upside down; then L = U⁻ᵀ, and no inverse of P is formed.
+    upper = jnp.linalg.cholesky(precision(w, t)[::-1, ::-1])[::-1, ::-1]
+    return jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(t), dtype=t.dtype), lower=False).T
