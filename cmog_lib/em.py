@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI
@@ -45,6 +46,7 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
+@full_precision
 def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
 
@@ -54,6 +56,7 @@ def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     return posterior(w, X, nodes)
 
 
+@full_precision
 def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
 
@@ -66,6 +69,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     return _m_step(w, q, X, max_steps)[0]
 
 
+@full_precision
 def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
@@ -89,6 +93,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     return _uphill(w, summary, max_steps).w
 
 
+@full_precision
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
@@ -98,6 +103,7 @@ def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int 
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
+@full_precision
 @interruptible
 def fit(
     w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, steps: int, max_steps: int = 20, progress: bool = True
@@ -144,6 +150,7 @@ def fit(
     return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
 
 
+@full_precision
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
     """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
 
@@ -193,7 +200,7 @@ def _summary(X: Array, q: Weighted) -> _Summary:
     centre, weight = X.mean(axis=0), q.weight / len(X)
     unit = units(X - centre[None])
     x, n = (X - centre[None]) / unit[None], weight.sum(axis=0)
-    first, second = (jnp.matmul(weight.T, power, precision="highest") for power in (x, x**2))
+    first, second = (jnp.matmul(weight.T, power) for power in (x, x**2))
     # A node that answers for nothing has no mean, and needs none.
     mean, square = (moment / jnp.where(n > 0, n, 1)[:, None] for moment in (first, second))
     s = jnp.sqrt(jnp.maximum(square - mean**2, 0))

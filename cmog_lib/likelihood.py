@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
@@ -36,6 +37,7 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
 
 
+@full_precision
 @interruptible
 def fit(
     w: Decoder,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.decoders.projection import LOG_2PI
 
@@ -20,6 +21,7 @@ def log_p_t(t: Float[Array, "d"]) -> Float[Array, ""]:
     return -0.5 * jnp.sum(t**2 + LOG_2PI)
 
 
+@full_precision
 def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x|t,w) = log N(x; μ(t,w), diag σ²(t,w)), in nats.
 
@@ -32,6 +34,7 @@ def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> F
     return -0.5 * jnp.sum(((x - mu) / sigma) ** 2 + 2 * jnp.log(sigma) + LOG_2PI)
 
 
+@full_precision
 def log_p_xt(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x,t|w) = log p(x|t,w) + log p(t), in nats.
 
@@ -41,6 +44,7 @@ def log_p_xt(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Ar
     return log_p_x_given_t(w, x, t) + log_p_t(t)
 
 
+@full_precision
 def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S d"]) -> Float[Array, "N S"]:
     """log p(x_i|t_k,w) for all data against all latents, in nats: the decoder once per latent, two matrix products.
 
@@ -56,14 +60,11 @@ def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S
     centre, unit = X.mean(axis=0), jax.lax.stop_gradient(sigma[0])
     X, mu = (X - centre[None]) / unit[None], (mu - centre[None]) / unit[None]
     precision = (sigma / unit[None]) ** -2
-    quadratic = (
-        jnp.matmul(X**2, precision.T, precision="highest")
-        - 2 * jnp.matmul(X, (mu * precision).T, precision="highest")
-        + jnp.sum(mu**2 * precision, axis=1)[None]
-    )
+    quadratic = X**2 @ precision.T - 2 * X @ (mu * precision).T + jnp.sum(mu**2 * precision, axis=1)[None]
     return -0.5 * (quadratic + jnp.sum(2 * jnp.log(sigma) + LOG_2PI, axis=1)[None])
 
 
+@full_precision
 def sample(w: Decoder, n: int, *, key: Key[Array, ""]) -> tuple[Float[Array, "n d"], Float[Array, "n D"]]:
     """t ~ p(t) = N(0, I), then x ~ p(x|t,w) = N(μ(t,w), diag σ²(t,w)): ancestral sampling.
 

@@ -9,9 +9,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.model import LOG_2PI
 
 
@@ -76,6 +78,7 @@ class FullGaussian(eqx.Module):
         return self.m
 
     @property
+    @full_precision
     def covariance(self) -> Float[Array, "*batch d d"]:
         return self.L @ jnp.swapaxes(self.L, -1, -2)
 
@@ -84,11 +87,13 @@ class FullGaussian(eqx.Module):
         """−E_q log q(t) = log det L + d/2 (1 + log 2π), in nats."""
         return jnp.sum(jnp.log(jnp.diagonal(self.L, axis1=-2, axis2=-1)) + 0.5 * (1 + LOG_2PI), axis=-1)
 
+    @full_precision
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
         noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + jnp.einsum("...ij,...j->...i", self.L, noise)
 
+    @full_precision
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
         """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
         t = _validate.array("t", t, _one(self.m))
@@ -117,10 +122,12 @@ class Weighted(eqx.Module):
         return jnp.exp(self.log_weight)
 
     @property
+    @full_precision
     def mean(self) -> Float[Array, "*batch d"]:
         return self.expect(lambda t: t)
 
     @property
+    @full_precision
     def covariance(self) -> Float[Array, "*batch d d"]:
         # Around the mean: E tt^T - mm^T would cancel where the posterior is narrow.
         def around(weight: Array, mean: Array) -> Array:
@@ -129,6 +136,7 @@ class Weighted(eqx.Module):
 
         return jnp.vectorize(around, signature="(s),(d)->(d,d)")(self.weight, self.mean)
 
+    @full_precision
     def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
         """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
         return jnp.tensordot(self.weight, jax.vmap(_validate.function("f", f))(self.t), axes=1)
@@ -145,7 +153,9 @@ def _lower(L: Array) -> Array:
     """L, if it is a lower Cholesky factor, or if its values are not known yet."""
     if isinstance(L, jax.core.Tracer):
         return L
-    above, least = (float(number) for number in _above_and_on_the_diagonal(L))
+    known = np.asarray(L)
+    above = float(np.abs(np.triu(known, 1)).max())
+    least = float(np.diagonal(known, axis1=-2, axis2=-1).min())
     if above or not least > 0:
         came = f"entries of up to {above:g} above the diagonal" if above else f"{least:g} on the diagonal"
         raise ValueError(
@@ -155,17 +165,13 @@ def _lower(L: Array) -> Array:
     return L
 
 
-@jax.jit
-def _above_and_on_the_diagonal(L: Array) -> tuple[Array, Array]:
-    return jnp.abs(jnp.triu(L, 1)).max(), jnp.diagonal(L, axis1=-2, axis2=-1).min()
-
-
 def _check_s(log_s: Array) -> None:
     """That s² = exp(2 log_s), which covariances and divergences contain, is positive and finite in its precision."""
     if isinstance(log_s, jax.core.Tracer):
         return
     lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))
-    least, most = float(jnp.min(log_s)), float(jnp.max(log_s))
+    known = np.asarray(log_s)  # NumPy's: inside a trace the minimum of an array of JAX is a tracer
+    least, most = float(known.min()), float(known.max())
     if least < lowest or most > highest:
         raise ValueError(
             f"log_s must be from {lowest:.4g} to {highest:.4g}, so that s² = exp(2 log_s) is a positive, finite number"

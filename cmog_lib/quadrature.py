@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _nodes, _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import Weighted
@@ -74,6 +75,7 @@ def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
     return Nodes(t, jnp.full(M, -np.log(M), t.dtype))
 
 
+@full_precision
 def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N"]:
     """log p(x_i|w) = log Σ_s exp(log_weight_s) p(x_i|t_s,w), in nats, for every datum.
 
@@ -87,6 +89,7 @@ def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N
     return _numbers(_log_p_x(told, seen, nodes) + constant, w, nodes)
 
 
+@full_precision
 def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """p(t_s|x_i,w) = weight_s p(x_i|t_s,w) / Σ_s' weight_s' p(x_i|t_s',w): Bayes' rule on the nodes.
 
@@ -123,6 +126,7 @@ class Exact:
         return Weighted(jnp.asarray(t), jnp.asarray(log_weight))
 
 
+@full_precision
 def exact(
     w: Decoder,
     X: Float[Array, "N D"] | Float[np.ndarray, "N D"],

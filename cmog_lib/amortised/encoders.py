@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.contract import traced
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.posteriors import Gaussian
@@ -55,6 +56,7 @@ class Linear(eqx.Module):
     def data_dim(self) -> int:
         return self.V.shape[1]
 
+    @full_precision
     def __call__(self, x: Float[Array, "D"]) -> Gaussian:
         return Gaussian(self.V @ (x - self.a), self.log_s)
 
@@ -78,6 +80,7 @@ class MLP(eqx.Module):
         hidden = (_validate.count("width", width),) * _validate.count("depth", depth)
         self.nn = Dense((self.data_dim, *hidden, 2 * self.latent_dim), key=_validate.key(key))
 
+    @full_precision
     def __call__(self, x: Float[Array, "D"]) -> Gaussian:
         return Gaussian(*jnp.split(self.nn(x), 2))
 
@@ -123,6 +126,7 @@ class CNN(eqx.Module):
     def data_dim(self) -> int:
         return self.image_shape[0] * self.image_shape[1]
 
+    @full_precision
     def __call__(self, x: Float[Array, "D"]) -> Gaussian:
         a = x.reshape(*self.image_shape, 1)
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
@@ -143,6 +147,7 @@ def halve_and_convolve(
     return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
 
 
+@full_precision
 def as_module(encoder: Any, w: Any = None) -> Any:
     """The same encoder x ↦ q(t|x), in a form that a jitted function takes as an argument; see `decoders.as_module`.
 
@@ -171,6 +176,7 @@ def as_module(encoder: Any, w: Any = None) -> Any:
     return encoder
 
 
+@full_precision
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     """q(t|x_i) for all data at once: m and log_s [N, d].
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate, bound, quadrature
+from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
 from cmog_lib.bound.draws import effective_draws, warn_if_few
@@ -40,6 +41,7 @@ class Ladder(eqx.Module):
         return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
+@full_precision
 def gap_ladder(
     w: Decoder,
     encoder: Encoder,
@@ -89,6 +91,7 @@ def gap_ladder(
     return Ladder(value, error, q)
 
 
+@full_precision
 def gaussian_bound(
     w: Decoder, q: Gaussian | FullGaussian, X: Float[Array, "N D"], *, key: Key[Array, ""], draws: int = 1024
 ) -> tuple[Float[Array, "N"], Float[Array, "N"]]:

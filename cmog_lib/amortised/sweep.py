@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.amortised.vae import Problem, batch_bound, seen
@@ -119,6 +120,7 @@ class Sweep(eqx.Module):
         return CutDecoder(given_back(w), int(d)), CutEncoder(given_back(encoder), int(d))
 
 
+@full_precision
 @interruptible
 def fit_sweep(
     w: Decoder,

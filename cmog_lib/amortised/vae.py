@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encode
 from cmog_lib.bound import kl_to_prior
@@ -38,6 +39,7 @@ class Trained(eqx.Module):
     interrupted: bool = False
 
 
+@full_precision
 def lower_bound(
     w: Decoder, encoder: Encoder, x: Float[Array, "D"], M: int = 1, *, key: Key[Array, ""]
 ) -> Float[Array, ""]:
@@ -56,6 +58,7 @@ def lower_bound(
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
 
 
+@full_precision
 def vae_step(
     w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
 ) -> tuple[Any, Any, Float[Array, ""]]:
@@ -74,6 +77,7 @@ def vae_step(
     return *given_back(eqx.combine(rest, moved)), value
 
 
+@full_precision
 @interruptible
 def fit(
     w: Decoder,

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
@@ -20,6 +21,7 @@ FEW = 100  # draws below which it is no wonder that one outweighs all others
 BLOCK = 256  # draws that are decoded at a time: their pictures fit into a processor's cache
 
 
+@full_precision
 def lower_bound(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, ""]:
@@ -35,6 +37,7 @@ def lower_bound(
     return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 
 
+@full_precision
 def log_weights(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, "*batch M"]:
@@ -52,6 +55,7 @@ def log_weights(
     return (values + constant[:, None]).reshape(*jnp.shape(x)[:-1], M)
 
 
+@full_precision
 def importance(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, "*batch"]:

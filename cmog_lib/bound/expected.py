@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI, log_p_xt
@@ -16,6 +17,7 @@ from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 DECODED = 2**22  # numbers of decoded latents that exist at a time
 
 
+@full_precision
 def expected_log_joint(
     w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], *, n: int = 32
 ) -> Float[Array, ""]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
@@ -23,6 +24,7 @@ class Nodes(Protocol):
     log_weight: Any
 
 
+@full_precision
 def lower_bound_on_nodes(
     w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], nodes: Nodes
 ) -> Float[Array, ""]:
@@ -36,6 +38,7 @@ def lower_bound_on_nodes(
     return _expectation(log_q, log_joint, log_q)
 
 
+@full_precision
 def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = Σ_s q_s [log q_s − log p(t_s|x,w)] ≥ 0, in nats: the gap between log p(x|w) and L(w,q).
 
@@ -45,6 +48,7 @@ def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], 
     return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))
 
 
+@full_precision
 def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     """q_s = q(t_s) h^d / Σ_s' q(t_s') h^d: a Gaussian as weights on the nodes of a grid.
 

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.objects import Program, taken_apart
 
 
@@ -48,6 +49,7 @@ class Plain(eqx.Module):
     latent_dim: int = eqx.field(static=True)
     data_dim: int = eqx.field(static=True)
 
+    @full_precision
     def __call__(self, t: Float[Array, "n"]) -> Any:
         # Traced once more, since the precision may be another here, and evaluated at the constants of this object.
         call, output = self.program.trace(self.parts, t)
@@ -66,6 +68,7 @@ class Plain(eqx.Module):
         return self.program.rebuilt(self.parts)
 
 
+@full_precision
 def as_module(w: Decoder) -> Any:
     """The same decoder t ↦ μ(t), σ(t), in a form that a jitted function takes as an argument.
 

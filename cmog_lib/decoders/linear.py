@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 
 
 class Linear(eqx.Module):
@@ -42,6 +43,7 @@ class Linear(eqx.Module):
         """σ, the standard deviation of every coordinate of x given t."""
         return jnp.broadcast_to(jnp.exp(self.log_sigma), self.b.shape)
 
+    @full_precision
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         return self.W @ t + self.b, self.sigma
 

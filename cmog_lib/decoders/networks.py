@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.layers import Convolutional, Dense
 
 # Just below the deviation 1/(17 √12) = 0.017 of a dequantised digit's pixel inside its grey level: data that deserve
@@ -62,6 +63,7 @@ class MLP(eqx.Module):
         self.nn2 = Nothing() if constant_sigma else Dense(sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
 
+    @full_precision
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         mu = self.b + self.nn1(t)
         # An array, so that another floor compiles nothing anew; its gradient stopped, so that no training moves it.
@@ -113,6 +115,7 @@ class CNN(eqx.Module):
         self.nn2 = Nothing() if constant_sigma else Convolutional(*sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
 
+    @full_precision
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         mu = self.b + self.nn1(t)
         sigma = jax.lax.stop_gradient(self.sigma_min) + jax.nn.softplus(self.c + self.nn2(t))

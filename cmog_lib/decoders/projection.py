@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.decoders.linear import is_linear
@@ -41,6 +42,7 @@ class Projected(eqx.Module):
         return mu, jnp.ones_like(mu)
 
 
+@full_precision
 def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N k"], Float[Array, "N"]]:
     """log N(x; Wh(t) + b, diag σ²) = log N(Qᵀ(x − b)/σ; R h(t), I) + constant(x), where diag(σ)⁻¹W = QR.
 
@@ -70,9 +72,9 @@ def _onto(W: Array, b: Array, sigma: Array, X: Array, hidden: Any, latent_dim: i
     Q, R = jnp.linalg.qr(W / sigma[:, None])
     D, k = Q.shape
     X = (X - b[None]) / sigma[None]
-    seen = jnp.matmul(X, Q, precision="highest")
+    seen = jnp.matmul(X, Q)
     # The square of what is left over, and not |x|² − |Qᵀx|², which cancels.
-    unseen = jnp.sum((X - jnp.matmul(seen, Q.T, precision="highest")) ** 2, axis=1)
+    unseen = jnp.sum((X - jnp.matmul(seen, Q.T)) ** 2, axis=1)
     # Not Σ_j log σ_j: the rounding of D logarithms that are equal, or nearly, adds up.
     log_sigma = D * jnp.log(sigma[0]) + jnp.sum(jnp.log(sigma / sigma[0]))
     return Projected(hidden, R, latent_dim), seen, -0.5 * unseen - log_sigma - 0.5 * (D - k) * LOG_2PI

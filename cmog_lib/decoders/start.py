@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import CNN, MLP
 
 W = TypeVar("W", Linear, MLP, CNN)
 
 
+@full_precision
 def start_at(w: W, X: Float[Array, "N D"]) -> W:
     """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
 

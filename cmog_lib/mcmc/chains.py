@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.posteriors import Weighted
 from cmog_lib.sharding import gathered
 
@@ -44,11 +45,13 @@ class Chains(eqx.Module):
         return self.t.mean(axis=(0, 1))
 
     @property
+    @full_precision
     def effective_sample_size(self) -> Float[np.ndarray, "N d"]:
         """How many independent draws would tell the mean of t_j as well; see the function of this name."""
         return effective_sample_size(self.t)
 
     @property
+    @full_precision
     def r_hat(self) -> Float[np.ndarray, "N d"]:
         """Split R̂ of t_j; see the function of this name."""
         return r_hat(self.t)
@@ -59,6 +62,7 @@ class Chains(eqx.Module):
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
 
 
+@full_precision
 def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
 
@@ -78,6 +82,7 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
     return np.where(np.isnan(estimate), 0, np.where((estimate > 0) & (estimate < most), estimate, most))
 
 
+@full_precision
 def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.mcmc.chains import Chains
@@ -43,6 +44,7 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
+@full_precision
 def mc_em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -76,6 +78,7 @@ def mc_em_step(
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
 
+@full_precision
 @interruptible
 def fit(
     w: Decoder,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.mcmc.chains import Chains, report
 from cmog_lib.mcmc.start import begin
@@ -29,6 +30,7 @@ def numpyro_model(w: Decoder, x: Float[Array, "D"]) -> None:
     numpyro.sample("x", dist.Normal(mu, sigma).to_event(1), obs=x)
 
 
+@full_precision
 def nuts(
     w: Decoder,
     X: Float[Array, "N D"],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.mcmc.chains import Chains, report
 from cmog_lib.mcmc.start import begin
@@ -15,6 +16,7 @@ from cmog_lib.mcmc.sweep import sweep
 from cmog_lib.posteriors import FullGaussian
 
 
+@full_precision
 def metropolis(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -39,6 +41,7 @@ def metropolis(
     return _run(w, X, start, M, key, chains, warm_up, step, target, None)
 
 
+@full_precision
 def hmc(
     w: Decoder,
     X: Float[Array, "N D"],

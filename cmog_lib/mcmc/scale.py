@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _mode, _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian
 
 
+@full_precision
 def laplace(
     w: Decoder, X: Float[Array, "N D"], *, key: Key[Array, ""], starts: int = 64, steps: int = 30
 ) -> FullGaussian:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.model import log_p_xt
 
@@ -37,6 +38,7 @@ class Move(NamedTuple):
     divergent: Bool[Array, "*batch"]
 
 
+@full_precision
 def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
     """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t.
 
@@ -48,6 +50,7 @@ def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
     return State(t, log_p, gradient)
 
 
+@full_precision
 def metropolis_step(
     w: Decoder, x: Float[Array, "D"], state: State, *, step: Any, scale: Float[Array, "d d"], key: Key[Array, ""]
 ) -> Move:
@@ -69,6 +72,7 @@ def metropolis_step(
     return Move(kept, proposal[None], acceptance, jnp.zeros_like(acceptance, bool))
 
 
+@full_precision
 def hmc_step(
     w: Decoder,
     x: Float[Array, "D"],
@@ -96,6 +100,7 @@ def hmc_step(
     return Move(kept, path, acceptance, ~(gained > -DIVERGENT))
 
 
+@full_precision
 def leapfrog(
     w: Decoder,
     x: Float[Array, "D"],

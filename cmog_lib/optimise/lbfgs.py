@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.optimise.faults import (
     GRADIENT,
     VALUE,
@@ -39,6 +40,7 @@ class Optimum(eqx.Module):
     evaluations: int = 0
 
 
+@full_precision
 def maximise(
     objective: Callable[..., Float[Array, ""]],
     w: PyTree,

@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.optimise.checkpoint import Checkpoint
 from cmog_lib.optimise.faults import Ascent, NotFinite, given_back, observed, parameters_of, scalar
 from cmog_lib.optimise.interrupts import interruptible, look
 
 
+@full_precision
 @interruptible
 def ascend(
     objective: Callable[[Any, Any, Key[Array, ""]], Float[Array, ""]],

@@ -11,6 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders.linear import Linear, only_linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.posteriors import FullGaussian
@@ -21,6 +22,7 @@ def linear(w: Any) -> Linear:
     return only_linear(w, "whose p(x|w) is closed form")
 
 
+@full_precision
 def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """p(x|w) = N(x; b, WWᵀ + Σ₀), as its mean and covariance.
 
@@ -33,6 +35,7 @@ def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     return w.b, covariance
 
 
+@full_precision
 def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     """p(t|x,w) = N(t; M⁻¹WᵀΣ₀⁻¹(x − b), M⁻¹) with M = I + WᵀΣ₀⁻¹W.
 
@@ -44,6 +47,7 @@ def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     return _posterior(w, x, jnp.ones(x.shape, bool))
 
 
+@full_precision
 def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     """log p(x|w) = log N(x; b, WWᵀ + Σ₀), in nats.
 
@@ -55,6 +59,7 @@ def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     return _log_p_x(w, x, jnp.ones(x.shape, bool))
 
 
+@full_precision
 def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaussian:
     """p(t|x_observed,w): the posterior given the cells of x that were seen; NaN marks a missing one.
 
@@ -65,6 +70,7 @@ def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaus
     return _posterior(w, *_validate.observed("x", x, (w.data_dim,)))
 
 
+@full_precision
 def log_p_x_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> Float[Array, ""]:
     """log p(x_observed|w) = log ∫ p(x|w) dx_missing, in nats; NaN marks a missing cell.
 

@@ -8,11 +8,13 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
 from cmog_lib.ppca.closed_form import frame, linear, posterior_factor
 from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 
 
+@full_precision
 def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     """w_new = argmax_w' Σ_i E_{p(t_i|x_i,w)} log p(x_i, t_i|w'): one exact E-step and one exact M-step.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate, optimise
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
@@ -16,6 +17,7 @@ from cmog_lib.ppca.sigma import refuse_constant
 from cmog_lib.ppca.spectrum import fit_all
 
 
+@full_precision
 def fit_factor_analysis(
     X: Float[Array, "N D"], latent_dim: int, *, floor: float = 1e-3, tolerance: float = 1e-12, max_steps: int = 2000
 ) -> Linear:

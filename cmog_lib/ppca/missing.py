@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.closed_form import frame
@@ -15,6 +16,7 @@ from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.spectrum import fit
 
 
+@full_precision
 def fit_missing(
     X: Float[Array | np.ndarray, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000
 ) -> Linear:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca import eigen
@@ -67,6 +68,7 @@ class Spectrum(eqx.Module):
             )
         return d
 
+    @full_precision
     def model(self, latent_dim: int) -> Linear:
         """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
 
@@ -75,6 +77,7 @@ class Spectrum(eqx.Module):
         """
         return _model(self, self.possible(latent_dim))
 
+    @full_precision
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
         """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
 
@@ -91,6 +94,7 @@ class Spectrum(eqx.Module):
         return Linear(self.eigenvectors * scale[None], self.b, 0.5 * jnp.log(sigma_squared))
 
     @property
+    @full_precision
     def log_likelihood(self) -> Float[Array, "D"]:
         """max_w 1/N Σ_i log p(x_i|w) = −½ [D log 2π + Σ_{j≤d} log λ_j + (D − d) log σ² + D], for d = 0 … D − 1.
 
@@ -103,6 +107,7 @@ class Spectrum(eqx.Module):
         discarded = (D - d) * jnp.log(jnp.where(exists, self._sigma_squared, 1.0))
         return jnp.where(exists, -0.5 * (D * LOG_2PI + kept + discarded + D), jnp.inf)
 
+    @full_precision
     def log_p_x(self, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
         """log p(x_i|w_d) for every latent dimension d = 0 … D − 1 and every datum, in nats.
 
@@ -114,6 +119,7 @@ class Spectrum(eqx.Module):
             return _log_p_x(self, X)
 
 
+@full_precision
 def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
@@ -131,6 +137,7 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     return Spectrum(b, eigenvalues, U, len(X), rank)
 
 
+@full_precision
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
 

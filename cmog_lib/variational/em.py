@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.decoders.linear import is_linear
@@ -46,6 +47,7 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
+@full_precision
 def em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -72,6 +74,7 @@ def em_step(
     return _m_step(w, X, q, m_steps, M, learning_rate, key_m)[0], q
 
 
+@full_precision
 @interruptible
 def fit(
     w: Decoder,

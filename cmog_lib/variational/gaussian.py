@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _mode, _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
 from cmog_lib.bound.draws import nan_among, nan_at
 from cmog_lib.decoders import Decoder, as_module
@@ -46,6 +47,7 @@ class Fitted(eqx.Module):
     interrupted: bool = False
 
 
+@full_precision
 @interruptible
 def fit_q(
     w: Decoder,

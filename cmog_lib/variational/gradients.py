@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import Gaussian
@@ -21,6 +22,7 @@ class Gradient(eqx.Module):
     log_s: Float[Array, "M d"]
 
 
+@full_precision
 def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_q [log p(x,t|w) − log q(t)] ∇ log q(t) ≈ 1/M Σ_s, t_s ~ q: asks of p only its value at t_s.
 
@@ -39,6 +41,7 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
     return Gradient(rows.m, rows.log_s)
 
 
+@full_precision
 def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_ε ∇[log p(x, m + s ε|w) − log q(m + s ε)] ≈ 1/M Σ_s, ε_s ~ N(0, I): asks of p its slope at t_s.
 

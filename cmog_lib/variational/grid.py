@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cmog_lib import _nodes, _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t_table
 from cmog_lib.posteriors import Gaussian, Weighted
@@ -51,6 +52,7 @@ class Factorised(eqx.Module):
         return jnp.sqrt(jnp.sum(jnp.exp(self.log_q) * squares, axis=-1))
 
 
+@full_precision
 def cavi_grid(
     w: Decoder,
     x: Float[Array, "*batch D"],
@@ -145,7 +147,7 @@ def _climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array,
             expected = J
             for other in reversed(range(d)):  # from the last axis, so that those still to come keep their places
                 if other != j:
-                    expected = jnp.tensordot(expected, jnp.exp(log_q[other]), axes=(other, 0), precision="highest")
+                    expected = jnp.tensordot(expected, jnp.exp(log_q[other]), axes=(other, 0))
             log_q = log_q.at[j].set(jax.nn.log_softmax(expected))
             # E_q log p(x,t|w) + H(q̃_j) = the logarithm of what q̃_j was normalised by.
             reached = jax.nn.logsumexp(expected) + jnp.sum(jnp.delete(entropy(log_q), j, assume_unique_indices=True))

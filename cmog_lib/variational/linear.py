@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib import _validate
+from cmog_lib._precision import full_precision
 from cmog_lib.bound import expected_log_joint
 from cmog_lib.decoders.linear import Linear, only_linear
 from cmog_lib.posteriors import Gaussian
@@ -27,6 +28,7 @@ class Sweeps(eqx.Module):
     bound: Float[Array, "updates"]
 
 
+@full_precision
 def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100) -> Sweeps:
     """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const = log N(t_j; (h_j − Σ_{k≠j} P_jk m_k)/P_jj, 1/P_jj), j = 1 … d, again.
 
@@ -55,6 +57,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     return Sweeps(q, path, bound)
 
 
+@full_precision
 def factorised_gap(w: Linear) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = ½ (Σ_j log P_jj − log det P) at the best factorised q, P = I + WᵀΣ₀⁻¹W; in nats, for every x.
 
