@@ -1,4 +1,4 @@
-"""Compiled once, run often: the kernels of the tests keep what XLA made, so that a lecture's second run is quick."""
+"""Compiled once, run often: the processes of the tests keep what XLA made, and those that come later take it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,21 @@
-"""What every test runs under: shapes enforced, rank promotion an error, and each library test in both precisions."""
+"""What every test runs under: shapes enforced, rank promotion an error, compiled code shared, and both precisions."""
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
+import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
 import jax.numpy as jnp
 import pytest
+from compiled import taken_from
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
@@ -17,6 +24,14 @@ from xdist.scheduler import LoadScopeScheduling
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 install_import_hook("cmog_lib", "beartype.beartype")
+# The processes of one run share what they compile, also those that tests start; the first of them makes the folder.
+if "CMOG_COMPILED" not in os.environ:
+    os.environ["CMOG_COMPILED"] = tempfile.mkdtemp(prefix="cmog-compiled-")
+    atexit.register(shutil.rmtree, os.environ["CMOG_COMPILED"], ignore_errors=True)
+os.environ |= taken_from(Path(os.environ["CMOG_COMPILED"]))
+jax.config.update("jax_compilation_cache_dir", os.environ["CMOG_COMPILED"])  # JAX has read its environment already
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -39,9 +54,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
 LONG = ["mcmc", "variational_gaussian", "interrupts", "amortised", "sharding", "variational", "calibration", "ppca"]
 
 
+# Where precision is the point. At a push the other tests run in one of the two, half of them in each; weekly in both.
+IN_BOTH = {"compiler", "extremes", "identities", "model", "posteriors"}
+IN_BOTH |= {"ppca", "precision", "projection", "quadrature", "scale"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests of a mark are chosen
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {f"test_{name}.py": k for k, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    for item in items:
+        dtype = item.callspec.params.get("dtype") if hasattr(item, "callspec") else None
+        if dtype and item.path.stem.removeprefix("test_") not in IN_BOTH:
+            fact = item.nodeid.replace("float32", "").replace("float64", "")
+            if dtype != ("float32", "float64")[zlib.crc32(fact.encode()) % 2]:
+                item.add_marker(pytest.mark.weekly)
 
 
 @pytest.fixture(scope="module", autouse=True)

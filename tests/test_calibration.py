@@ -41,7 +41,7 @@ def network(d, seed=1, scale=2.0, sigma=0.6):
 
 MODELS = {"Linear": linear, "MLP": network}
 models = pytest.mark.parametrize("kind", MODELS)
-dimensions = pytest.mark.parametrize("d", [1, 2])
+dimensions = pytest.mark.parametrize("d", [1, pytest.param(2, marks=pytest.mark.weekly)])  # two: weekly
 
 
 def chi_squared(share):

@@ -1,20 +1,17 @@
-"""Every lecture runs from a fresh kernel, twice with the same printed numbers; its explorers, exercises and texts hold.
+"""Every lecture runs from a fresh kernel; its explorers, exercises and texts hold.
 
-The runs are made once a lecture and looked at from all sides. The first compiles everything, as a reader's does, and
-its time and memory go to a file of its name in test-artifacts; what it compiled serves the second one, which has one
-core, and the browser's.
+A lecture runs once, and is looked at from all sides. It compiles everything, as a reader's run does, and its time and
+memory go to a file of its name in test-artifacts; what it compiled serves the browser's tests. Whether its claims hold
+with other seeds and on other processors, `robust.py` finds out.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -22,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from compiled import FOLDER, kept_in, taken_from
+from compiled import FOLDER, kept_in
 from nbformat import NotebookNode
 from needs import mnist_folder
 
@@ -56,11 +53,6 @@ if _status.exists():
 print(_most * (1 if _sys.platform == "darwin" else 1024))
 """
 
-CORES = """
-import os as _os
-print(len(_os.sched_getaffinity(0)) if hasattr(_os, "sched_getaffinity") else _os.cpu_count())
-"""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -70,7 +62,6 @@ class Run:
     report: dict
     verdicts: dict[str, str]
     memory: int
-    cores: int
 
 
 def solutions(notebook) -> dict[str, str]:
@@ -83,68 +74,48 @@ def exercises(notebook) -> dict[str, object]:
     return {tag.removeprefix("exercise:"): cell for tag, cell in tagged if tag.startswith("exercise:")}
 
 
-@contextmanager
-def one_core(which: int) -> Iterator[None]:
-    """What is started meanwhile has a single core of ours, where the system lets us say so."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    ours = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(ours)[which % len(ours)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, ours)
-
-
-def run(lecture: Path, attempt: int) -> Run:
-    """What a fresh kernel makes of a lecture: first with nothing compiled and all cores, then with one of them.
+def run(lecture: Path) -> Run:
+    """What a fresh kernel makes of a lecture, with nothing compiled.
 
     Raises CellFailed if a cell fails, without running the lecture again for each test.
     """
-    done = attempted(lecture, attempt)
+    done = attempted(lecture)
     if isinstance(done, CellFailed):
         raise done
     return done
 
 
 @cache
-def attempted(lecture: Path, attempt: int) -> Run | CellFailed:
+def attempted(lecture: Path) -> Run | CellFailed:
     """What `run` returns or raises."""
     notebook = nbformat.read(lecture, 4)
     try:
-        return fresh_run(notebook, lecture, attempt)
+        return fresh_run(notebook, lecture)
     except CellFailed as error:
-        if attempt == 1:
-            keep_failure(notebook, error.failure, lecture)
+        keep_failure(notebook, error.failure, lecture)
         return error
 
 
-def fresh_run(notebook: NotebookNode, lecture: Path, attempt: int) -> Run:
+def fresh_run(notebook: NotebookNode, lecture: Path) -> Run:
     """Runs a lecture and asks its kernel."""
     compiled = FOLDER / lecture.stem
-    if attempt == 1:
-        shutil.rmtree(compiled, ignore_errors=True)
+    shutil.rmtree(compiled, ignore_errors=True)
     length = len(notebook.cells)
     began = time.perf_counter()
-    cores = nullcontext() if attempt == 1 else one_core(LECTURES.index(lecture))
-    environment = (kept_in if attempt == 1 else taken_from)(compiled)
-    with cores, running(notebook, lecture.parent, **environment) as client:
-        note(lecture.stem, attempt, seconds=round(time.perf_counter() - began, 1))
-        if attempt == 1:
-            keep(notebook, client, lecture)  # the book shows it, and need not run it once more
+    with running(notebook, lecture.parent, **kept_in(compiled)) as client:
+        note(lecture.stem, seconds=round(time.perf_counter() - began, 1))
+        keep(notebook, client, lecture)  # the book shows it, and need not run it once more
 
         def ask(source: str):
             notebook.cells.append(nbformat.v4.new_code_cell(source))
             return client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
 
         memory = int(printed([ask(PEAK_MEMORY)]))
-        note(lecture.stem, attempt, bytes=memory)
+        note(lecture.stem, bytes=memory)
         report = json.loads(printed([ask(RENDER_EVERY_STATE)]))
         report["failures"] += errors_in_widgets(client.widget_state)
         verdicts = {name: printed([ask(code)]) for name, code in solutions(notebook).items()}
-        cores_seen = int(printed([ask(CORES)]))
-    return Run(notebook.cells[:length], report, verdicts, memory, cores_seen)
+    return Run(notebook.cells[:length], report, verdicts, memory)
 
 
 def errors_in_widgets(widget_state: dict) -> list[str]:
@@ -153,13 +124,12 @@ def errors_in_widgets(widget_state: dict) -> list[str]:
     return [f"{output['ename']}: {output['evalue']}" for output in outputs if output.get("output_type") == "error"]
 
 
-def note(name: str, attempt: int, **measured: float) -> None:
+def note(name: str, **measured: float) -> None:
     """Beside what was noted before; a file for each lecture, since several run at the same time."""
     path = ROOT / "test-artifacts" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     noted = json.loads(path.read_text()) if path.exists() else {}
-    new = {f"{what}, run {attempt}": value for what, value in measured.items()}
-    path.write_text(json.dumps(noted | new, indent=1))
+    path.write_text(json.dumps(noted | measured, indent=1))
 
 
 def printed(cells) -> str:
@@ -189,7 +159,7 @@ lectures = pytest.mark.parametrize("lecture", ORDER, ids=[path.stem for path in 
 
 @lectures
 def test_a_fresh_kernel_runs_it_and_no_error_hides_in_an_output(lecture):
-    done = run(lecture, 1)
+    done = run(lecture)
     assert done.report["failures"] == []
     for cell in done.cells:
         for output in cell.get("outputs", []):
@@ -210,7 +180,7 @@ def shows_a_picture(cell) -> bool:
 
 @lectures
 def test_its_first_picture_comes_within_five_seconds_of_the_imports(lecture):
-    cells = code_cells(run(lecture, 1))
+    cells = code_cells(run(lecture))
     pictured = list(map(shows_a_picture, cells))
     waited = map(seconds, cells[2 : pictured.index(True) + 1])
     assert sum(waited) < 2 * 5, "machines are noisy, so twice as long fails"
@@ -225,7 +195,7 @@ def shows_a_bar(cell) -> bool:
 
 @lectures
 def test_what_takes_long_shows_a_bar_or_the_text_before_says_how_long(lecture):
-    cells = run(lecture, 1).cells
+    cells = run(lecture).cells
     took = {k: seconds(cell) for k, cell in enumerate(cells) if cell.cell_type == "code"}
     # A busy machine is slow in all cells alike: seconds as on the one whose run time the README states.
     stated = next(each.runs_in for each in course.lectures() if each.name == lecture.stem)
@@ -245,21 +215,12 @@ def test_it_fits_into_the_memory_that_the_hub_gives_a_student(lecture):
     page = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
     limit = int(re.search(r"memory: {.*limit: (\d+)G}", page)[1]) * 2**30
     # A fifth is for the server beside the kernel.
-    assert run(lecture, 1).memory < 0.8 * limit
-
-
-@lectures
-def test_two_runs_print_the_same_the_second_on_one_core(lecture):
-    if hasattr(os, "sched_getaffinity"):
-        assert [run(lecture, attempt).cores for attempt in (1, 2)] == [len(os.sched_getaffinity(0)), 1]
-    first, second = (printed(run(lecture, attempt).cells) for attempt in (1, 2))
-    assert "base64" not in first and len(first) > 1000
-    assert first == second
+    assert run(lecture).memory < 0.8 * limit
 
 
 @lectures
 def test_every_position_of_every_slider_is_drawn(lecture):
-    made = run(lecture, 1).report["explorers"]
+    made = run(lecture).report["explorers"]
     shown = sum(
         "explore(\n" in cell.source or re.search(r"^explore\(", cell.source, re.M) is not None
         for cell in code_cells(nbformat.read(lecture, 4))
@@ -274,14 +235,14 @@ def test_every_exercise_has_a_solution_that_passes_its_checker(lecture):
     notebook = nbformat.read(lecture, 4)
     assert len(exercises(notebook)) >= 3
     assert exercises(notebook).keys() == solutions(notebook).keys()
-    for name, verdict in run(lecture, 1).verdicts.items():
+    for name, verdict in run(lecture).verdicts.items():
         assert "<strong>✓</strong>" in verdict, f"{name}: {verdict}"
 
 
 @lectures
 def test_every_exercise_is_open_until_it_is_answered(lecture):
     for name, cell in exercises(nbformat.read(lecture, 4)).items():
-        ran = next(c for c in run(lecture, 1).cells if c.source == cell.source)
+        ran = next(c for c in run(lecture).cells if c.source == cell.source)
         assert "Not answered yet" in printed([ran]), name
 
 
@@ -309,7 +270,7 @@ def test_every_exercise_with_a_checker_has_two_hints_and_a_solution_folded_below
 
 @lectures
 def test_every_figure_has_a_text_for_those_who_do_not_see_it(lecture):
-    for cell in run(lecture, 1).cells:
+    for cell in run(lecture).cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             assert "image/png" not in data, f"a figure without alt text: {cell.source[:60]!r}"
@@ -376,7 +337,7 @@ def on_mnist(lecture: Path) -> nbformat.NotebookNode:
 @lectures
 def test_the_switch_at_the_top_takes_mnist_as_far_as_the_first_picture(lecture):
     data, notebook = mnist_folder(), on_mnist(lecture)
-    first = next(k for k, cell in enumerate(run(lecture, 1).cells) if shows_a_picture(cell))
+    first = next(k for k, cell in enumerate(run(lecture).cells) if shows_a_picture(cell))
     notebook.cells = notebook.cells[: first + 1]
     with running(notebook, lecture.parent, CMOG_DATA_DIR=str(data)):
         assert shows_a_picture(notebook.cells[-1])
@@ -406,11 +367,11 @@ out
 
 def test_lectures_that_run_side_by_side_write_to_files_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("test_notebooks.ROOT", tmp_path)
-    note("one", 1, seconds=2.5)
-    note("two", 1, seconds=3.5)
-    note("one", 2, seconds=2.0)
+    note("one", seconds=2.5)
+    note("two", seconds=3.5)
+    note("one", bytes=20)
     noted = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "test-artifacts").iterdir()}
-    assert noted == {"one": {"seconds, run 1": 2.5, "seconds, run 2": 2.0}, "two": {"seconds, run 1": 3.5}}
+    assert noted == {"one": {"seconds": 2.5, "bytes": 20}, "two": {"seconds": 3.5}}
 
 
 def test_a_lecture_that_fails_runs_once_for_all_its_tests_and_leaves_its_page_the_error(tmp_path, monkeypatch):
@@ -421,6 +382,6 @@ def test_a_lecture_that_fails_runs_once_for_all_its_tests_and_leaves_its_page_th
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Failing"), cell]), lecture)
     for _ in range(2):
         with pytest.raises(CellFailed, match=r"cell \[1\], 'from pathlib import Path': ZeroDivisionError"):
-            run(lecture, 1)
+            run(lecture)
     assert (tmp_path / "runs").read_text() == "x"
     assert execute.failure(execute.latest(lecture)).error == "ZeroDivisionError: division by zero"

@@ -136,4 +136,5 @@ def test_the_weekly_check_takes_the_newest_versions_asks_for_known_faults_and_ru
     assert f"def {deselected[1]}(" in (ROOT / deselected[0]).read_text(encoding="utf-8")
     assert {"requirements.txt", "--strict"} <= set(steps["known-faults"].split())
     # What a push does not wait for is not lost.
-    assert "mnist(split, download=True)" in steps["mnist"] and 'make test ARGS="-m weekly' in steps["mnist"]
+    assert "mnist(split, download=True)" in steps["mnist"]
+    assert all('make test ARGS="-m weekly' in steps[job] for job in ("mnist", "rest"))

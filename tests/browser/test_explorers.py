@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from driver import drive_explorer, drive_notebook, opened
 from lab_server import REPOSITORY, Lab, running_lab
 from playwright.sync_api import Browser
+from robust import of_this_push
 
 pytestmark = pytest.mark.browser
 
@@ -81,7 +83,15 @@ def test_play_goes_to_the_end_and_stops(browser: Browser, lab: Lab) -> None:
         assert root.locator("output").first.inner_text() == "1.9"
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "notebooks").glob("*.ipynb")))
+# At a push the two that `robust.py` chooses for it, weekly all; the book's page of each is driven at every push.
+AT_THIS_PUSH = {path.name for path in of_this_push()[0]}
+
+
+def named(name: str) -> Any:
+    return pytest.param(name, marks=[] if name in AT_THIS_PUSH else pytest.mark.weekly)
+
+
+@pytest.mark.parametrize("name", [named(path.name) for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb"))])
 def test_every_explorer_of_the_lecture(
     browser: Browser, lab: Lab, artifacts: Path, latencies: dict[str, dict], name: str
 ) -> None:
