@@ -22,6 +22,7 @@ from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import NotFinite, Optimum, maximise
+from cmog_lib.optimise.faults import with_facts
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
 from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
@@ -179,7 +180,7 @@ def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
     try:
         return maximise(_expected_log_p, w, summary, max_steps=max_steps)
     except NotFinite as error:
-        raise error.and_seen(_validate.described(error.ascent.w, summary.t, summary.mean)) from error
+        raise with_facts(error, _validate.described(error.ascent.w, summary.t, summary.mean)) from error
 
 
 class _Summary(eqx.Module):

@@ -17,6 +17,7 @@ from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.optimise.faults import with_facts
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
@@ -94,7 +95,7 @@ def fit(
         )
     except NotFinite as error:
         X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
-        raise error.and_seen(_validate.described(error.ascent.w, shifted.t, X)) from error
+        raise with_facts(error, _validate.described(error.ascent.w, shifted.t, X)) from error
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found
 

@@ -9,7 +9,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
@@ -153,9 +152,9 @@ def _lower(L: Array) -> Array:
     """L, if it is a lower Cholesky factor, or if its values are not known yet."""
     if isinstance(L, jax.core.Tracer):
         return L
-    known = np.asarray(L)
-    above = float(np.abs(np.triu(known, 1)).max())
-    least = float(np.diagonal(known, axis1=-2, axis2=-1).min())
+    with jax.ensure_compile_time_eval():  # inside a trace the minimum of known numbers would not be known
+        above = float(jnp.abs(jnp.triu(L, 1)).max())
+        least = float(jnp.diagonal(L, axis1=-2, axis2=-1).min())
     if above or not least > 0:
         came = f"entries of up to {above:g} above the diagonal" if above else f"{least:g} on the diagonal"
         raise ValueError(
@@ -170,8 +169,8 @@ def _check_s(log_s: Array) -> None:
     if isinstance(log_s, jax.core.Tracer):
         return
     lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))
-    known = np.asarray(log_s)  # NumPy's: inside a trace the minimum of an array of JAX is a tracer
-    least, most = float(known.min()), float(known.max())
+    with jax.ensure_compile_time_eval():  # inside a trace the minimum of known numbers would not be known
+        least, most = float(log_s.min()), float(log_s.max())
     if least < lowest or most > highest:
         raise ValueError(
             f"log_s must be from {lowest:.4g} to {highest:.4g}, so that s² = exp(2 log_s) is a positive, finite number"

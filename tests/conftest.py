@@ -33,6 +33,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ["CMOG_COMPILED"])  # J
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(50_000)  # compiling makes many objects, of which none is garbage yet
 
 
 class ByFileOrLecture(LoadScopeScheduling):

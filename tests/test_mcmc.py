@@ -135,6 +135,7 @@ def test_a_decoder_without_a_finite_place_is_named_with_a_latent(entry_errors, w
 # One step of one chain.
 
 
+@pytest.mark.weekly
 def test_the_energy_error_of_a_trajectory_falls_with_the_square_of_its_step():
     with jax.enable_x64(True):
         w = bent(jnp.float64)
@@ -200,6 +201,7 @@ def test_moments_agree_with_the_closed_form(dtype, sampler):
     assert chains.r_hat.max() < 1.05 and chains.divergent.sum() == 0
 
 
+@pytest.mark.weekly
 @samplers
 def test_moments_agree_with_quadrature_for_a_network(dtype, sampler):
     w = bent(dtype)
@@ -217,6 +219,7 @@ def test_moments_agree_with_quadrature_for_a_network(dtype, sampler):
     assert off[mixed].max() < 5.5 and np.median(off[mixed]) < 1.2
 
 
+@pytest.mark.weekly
 @samplers
 def test_adaptation_reaches_its_target(sampler):
     w = linear(jnp.float32, d=10, D=12)
@@ -345,6 +348,7 @@ def test_nuts_is_compiled_once_for_all_decoders_of_a_kind():
     assert not any("backend_compile" in name for name in compiled)
 
 
+@pytest.mark.weekly
 def test_all_three_samplers_know_no_more_of_a_posterior_than_they_were_shown():
     """Chains that begin at one of two modes agree, and are wrong; chains that begin at both say that they disagree."""
     w, X = Folded(), jnp.array([[1.0]])

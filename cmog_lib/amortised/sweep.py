@@ -18,7 +18,7 @@ from cmog_lib.amortised.vae import Problem, batch_bound, seen
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.optimise import NotFinite, ascend
 from cmog_lib.optimise.batches import batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back
+from cmog_lib.optimise.faults import given_back, with_facts
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
@@ -158,7 +158,7 @@ def fit_sweep(
         good = jnp.isfinite(_bounds(error.ascent.w, problem, jax.random.fold_in(key, error.step)))
         k = int(jnp.argmin(good))  # where all are, that of a gradient: the first is as good as any
         w, encoder = jax.tree.map(lambda a: a[k], error.ascent.w)
-        raise error.and_seen(f"with d = {dims[k]} {seen(w, encoder, X, key)}") from error
+        raise with_facts(error, f"with d = {dims[k]} {seen(w, encoder, X, key)}") from error
     return Sweep(found.w[0], found.w[1], dims, found.trace, found.interrupted)
 
 

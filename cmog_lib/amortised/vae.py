@@ -20,7 +20,7 @@ from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
 from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back, parameters_of
+from cmog_lib.optimise.faults import given_back, parameters_of, with_facts
 from cmog_lib.optimise.interrupts import interruptible
 
 SEEN = 1024  # data that are looked at where a bound is not finite
@@ -129,7 +129,7 @@ def fit(
     except NotFinite as error:
         good = Ascent((given, error.ascent.w), error.ascent.trace) if hold_w else error.ascent
         w, encoder = good.w
-        raise NotFinite(str(error), error.step, good).and_seen(seen(w, encoder, X, key)) from error
+        raise with_facts(NotFinite(str(error), error.step, good), seen(w, encoder, X, key)) from error
     w, encoder = (given, found.w) if hold_w else found.w
     return Trained(w, encoder, found.trace, found.interrupted)
 

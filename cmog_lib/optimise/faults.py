@@ -26,9 +26,10 @@ class NotFinite(ArithmeticError):
         super().__init__(message)
         self.step, self.ascent = step, ascent
 
-    def and_seen(self, facts: str) -> NotFinite:
-        """The same with more facts in its message, from a caller that knows what w and the data are."""
-        return NotFinite(f"{self}; {facts}" if facts else str(self), self.step, self.ascent)
+
+def with_facts(error: NotFinite, facts: str) -> NotFinite:
+    """The same with more facts in its message, from a caller that knows what w and the data are."""
+    return NotFinite(f"{error}; {facts}" if facts else str(error), error.step, error.ascent)
 
 
 # What was not finite first, in the order in which it is looked for.

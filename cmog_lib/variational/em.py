@@ -18,6 +18,7 @@ from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import NotFinite, ascend
+from cmog_lib.optimise.faults import with_facts
 from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
@@ -152,7 +153,7 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
     except NotFinite as error:
         T = q.sample(M, key=jax.random.fold_in(key, error.step))
         seen = _validate.described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
-        raise error.and_seen(f"in the M-step {seen}") from error
+        raise with_facts(error, f"in the M-step {seen}") from error
     if found.interrupted:
         raise KeyboardInterrupt
     return found.w, m_steps * M * len(X)

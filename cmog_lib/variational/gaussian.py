@@ -18,6 +18,7 @@ from cmog_lib.bound.draws import nan_among, nan_at
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
+from cmog_lib.optimise.faults import with_facts
 from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.sharding import gathered
@@ -139,7 +140,7 @@ def _climb(
                 _mean_bound, _still(q), problem, steps=taken, key=key_stage, learning_rate=rate, progress=progress
             )
         except NotFinite as error:
-            seen = error.and_seen(_seen(error.ascent.w(q), problem, jax.random.fold_in(key_stage, error.step)))
+            seen = with_facts(error, _seen(error.ascent.w(q), problem, jax.random.fold_in(key_stage, error.step)))
             good = Ascent(error.ascent.w(q), np.concatenate([trace, error.ascent.trace]))
             raise NotFinite(f"in stage {stage + 1} of {len(STAGES)}, {seen}", len(good.trace), good) from error
         q, trace = found.w(q), np.concatenate([trace, found.trace])
