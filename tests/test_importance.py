@@ -97,7 +97,7 @@ def test_a_draw_without_a_density_is_named(entry_errors):
         with pytest.raises(ValueError, match=r"w must return finite mu, got mu\[0\] = nan at t = \[-\d"):
             function(Root(), q, X, 500, key=jax.random.key(0))
     line, wide = decoders.Linear(*map(jnp.ones, ((1, 1), 1, ()))), FullGaussian(jnp.zeros(1), jnp.full((1, 1), 3e38))
-    with pytest.raises(ValueError, match=r"q must have finite draws .* in float32, got s = \[\d.*e\+38\]: .* X\[0\]"):
+    with pytest.raises(ValueError, match=r"(q must have finite draws .* got s = |w must have a density).* X\[0\]"):
         bound.importance(line, wide, X[0], 500, key=jax.random.key(0))
 
 
