@@ -52,7 +52,7 @@ def log_weights(
     told, q, X, constant, M, keys = _checked(w, q, x, M, key)
     values = _log_weights(told, q, X, M, keys)
     _numbers(values.sum(axis=1), w, told, q, X, M, keys)
-    return (values + constant[:, None]).reshape(*jnp.shape(x)[:-1], M)
+    return (values + constant[:, None]).reshape(*np.shape(x)[:-1], M)
 
 
 @full_precision
@@ -72,7 +72,7 @@ def importance(
     _numbers(values, w, told, q, X, M, keys)
     if not isinstance(effective, jax.core.Tracer) and M >= FEW:
         warn_if_few(float(jnp.median(effective)), M)
-    return (values + constant).reshape(jnp.shape(x)[:-1])
+    return (values + constant).reshape(np.shape(x)[:-1])
 
 
 def warn_if_few(effective: float, M: int) -> None:
