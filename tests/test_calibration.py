@@ -237,6 +237,7 @@ def exactly(w, X):
     return found.log_p_x + np.where(np.isfinite(found.error), found.error, 0)
 
 
+@pytest.mark.weekly
 @few
 @given(**shapes)
 @models
@@ -250,6 +251,7 @@ def test_the_bound_that_variational_em_ends_with_is_below_log_p_x_of_the_w_that_
     assert excess(weights, truth) < 4
 
 
+@pytest.mark.weekly
 @settings(max_examples=4, deadline=None)
 @given(**shapes)
 def test_the_bound_that_a_vae_has_learned_and_every_rung_of_its_ladder_are_below_log_p_x(seed, scale, sigma, width):

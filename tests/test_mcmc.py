@@ -64,6 +64,7 @@ def test_laplace_is_exact_for_a_straight_decoder(dtype):
     assert (jnp.triu(q.L, 1) == 0).all() and (jnp.diagonal(q.L, axis1=1, axis2=2) > 0).all()
 
 
+@pytest.mark.weekly
 def test_the_scale_is_a_triangular_root_of_the_inverse_precision(dtype):
     w, t = bent(dtype), jnp.array([[0.2], [-1.0]], dtype)
     L = scale_at(w, t)
@@ -477,6 +478,7 @@ def test_chains_that_stand_still_in_one_coordinate_are_reported():
         )
 
 
+@pytest.mark.weekly
 def test_chains_that_never_moved_are_reported():
     w = linear(jnp.float32)
     X = data_of(w, 4)

@@ -62,6 +62,7 @@ def test_of_two_humps_a_gaussian_sees_one_and_every_start_is_shown(dtype):
     assert jnp.abs(gap - np.log(2)).max() < 0.06, "log 2 for the other hump, and a little for the shape"
 
 
+@pytest.mark.weekly
 def test_what_was_found_can_be_gone_on_from(dtype):
     w = network(dtype)
     X = data_of(w, 6)
