@@ -57,7 +57,7 @@ LONG = ["mcmc", "variational_gaussian", "interrupts", "amortised", "sharding", "
 
 # Where precision is the point. At a push the other tests run in one of the two, half of them in each; weekly in both.
 IN_BOTH = {"compiler", "extremes", "identities", "model", "posteriors"}
-IN_BOTH |= {"ppca", "precision", "projection", "quadrature", "scale"}
+IN_BOTH |= {"ppca", "precision", "quadrature", "scale"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before the tests of a mark are chosen

@@ -44,6 +44,7 @@ def test_the_bound_by_draws_is_in_the_mean_the_bound_by_quadrature(dtype):
     assert abs(each.mean() - exact) < 4 * each.std() / np.sqrt(len(each))
 
 
+@pytest.mark.weekly
 def test_the_gradient_of_the_bound_is_that_of_finite_differences():
     with jax.enable_x64(True):
         w = network(jnp.float64)
@@ -365,6 +366,7 @@ def test_the_ladder_of_a_straight_model_is_known_in_closed_form(dtype):
     assert all((error < 1e-3).all() for error in ladder.error.values())
 
 
+@pytest.mark.weekly
 def test_no_rung_of_a_networks_ladder_is_above_one_that_has_more_room(trained, images):
     ladder = amortised.gap_ladder(trained.w, trained.encoder, images[:20], **QUIET)
     gap = ladder.gap
@@ -379,6 +381,7 @@ def test_no_rung_of_a_networks_ladder_is_above_one_that_has_more_room(trained, i
     assert all(name in ladder.q for name in gap)
 
 
+@pytest.mark.weekly
 def test_where_there_is_no_quadrature_the_ladder_stands_on_draws():
     with jax.enable_x64(True):
         key_w, key_x = jax.random.split(KEY)

@@ -21,7 +21,9 @@ SAMPLERS = {"Metropolis": mcmc.metropolis, "HMC": mcmc.hmc}
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
 
-sample_by = pytest.mark.parametrize("sampler", [*SAMPLERS.values(), mcmc.nuts], ids=[*SAMPLERS, "NUTS"])
+sample_by = pytest.mark.parametrize(
+    "sampler", [*SAMPLERS.values(), pytest.param(mcmc.nuts, marks=pytest.mark.weekly)], ids=[*SAMPLERS, "NUTS"]
+)
 
 
 def linear(dtype, d=2, D=5):
@@ -73,6 +75,7 @@ def test_the_scale_is_a_triangular_root_of_the_inverse_precision(dtype):
     assert jnp.abs(P @ L @ jnp.swapaxes(L, 1, 2) - 1).max() < rounding
 
 
+@pytest.mark.weekly
 def test_laplace_climbs_to_a_mode(dtype):
     w = bent(dtype)
     X = data_of(w, 20)
@@ -336,6 +339,7 @@ def test_numpyros_density_is_log_p_xt(dtype):
         assert abs(float(theirs) - ours) < max(1e-6, 4 * jnp.finfo(X.dtype).eps * abs(ours))
 
 
+@pytest.mark.weekly
 def test_nuts_is_compiled_once_for_all_decoders_of_a_kind():
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
@@ -388,6 +392,7 @@ def test_mc_em_ends_at_the_closed_form_maximum(dtype):
     assert abs(run.log_p_x[-1] - audit) < 1e-3
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("keep", [True, False])
 def test_mc_em_climbs_with_a_network_and_can_go_on(keep):
     X = datasets.curve(100, key=KEY).X.astype(jnp.float32)

@@ -100,6 +100,7 @@ def test_a_decoder_without_values_is_left_alone(dtype):
     assert eqx.tree_equal(slope, foreign, rtol=rounding(dtype))
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("number", range(3), ids=["PPCA", "factor analysis", "MLP"])
 def test_modes_chains_and_weights_are_those_of_a_decoder_that_is_not_projected(dtype, number):
     w = apply(dtype)[number]

@@ -128,6 +128,7 @@ def test_the_death_of_a_process_ends_the_other_soon_and_says_whose_it_was():
     ]
 
 
+@pytest.mark.weekly
 def test_after_the_death_of_a_process_training_goes_on_from_its_checkpoint_and_ends_at_the_same_numbers(tmp_path):
     def trained(name: str, checkpoint: str, *killed: str) -> list[int]:
         shared = ["learns", str(free_port())]

@@ -49,6 +49,7 @@ def test_free_is_at_least_as_good_as_gaussian_and_full_as_factorised_and_none_is
     assert (full >= gaussian - 0.02).all(), "each from the same starts, to the noise of their last steps"
 
 
+@pytest.mark.weekly
 def test_of_two_humps_a_gaussian_sees_one_and_every_start_is_shown(dtype):
     w, X = Folded(jnp.asarray(-1.5, dtype)), jnp.asarray([[1.5, 0.0], [1.2, 0.5]], dtype)
     found = variational.fit_q(w, X, starts=8, **QUIET)
@@ -206,6 +207,7 @@ def test_variational_em_lifts_the_bound_stays_below_log_p_x_and_can_go_on(dtype)
     assert more.evaluations[1] < run.evaluations[1], "it does not look for a start again"
 
 
+@pytest.mark.weekly
 def test_one_step_is_the_loops_first(dtype):
     w, X = curve(dtype)
     w_new, q = variational.em_step(w, X, key=KEY, full=True)
