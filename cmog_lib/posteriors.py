@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import _validate
@@ -152,9 +153,11 @@ def _lower(L: Array) -> Array:
     """L, if it is a lower Cholesky factor, or if its values are not known yet."""
     if isinstance(L, jax.core.Tracer):
         return L
-    with jax.ensure_compile_time_eval():  # inside a trace the minimum of known numbers would not be known
-        above = float(jnp.abs(jnp.triu(L, 1)).max())
-        least = float(jnp.diagonal(L, axis1=-2, axis2=-1).min())
+    known = _known(L)
+    by: Any = np if isinstance(known, np.ndarray) else jnp
+    with jax.ensure_compile_time_eval():
+        above = float(by.abs(by.triu(known, 1)).max())
+        least = float(by.diagonal(known, axis1=-2, axis2=-1).min())
     if above or not least > 0:
         came = f"entries of up to {above:g} above the diagonal" if above else f"{least:g} on the diagonal"
         raise ValueError(
@@ -164,13 +167,19 @@ def _lower(L: Array) -> Array:
     return L
 
 
+def _known(value: Array) -> Any:
+    """Known numbers as NumPy's, of which nothing is compiled; over hosts as they are. In a trace neither is traced."""
+    return np.asarray(value) if value.is_fully_addressable else value
+
+
 def _check_s(log_s: Array) -> None:
     """That s² = exp(2 log_s), which covariances and divergences contain, is positive and finite in its precision."""
     if isinstance(log_s, jax.core.Tracer):
         return
     lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))
-    with jax.ensure_compile_time_eval():  # inside a trace the minimum of known numbers would not be known
-        least, most = float(log_s.min()), float(log_s.max())
+    known = _known(log_s)
+    with jax.ensure_compile_time_eval():
+        least, most = float(known.min()), float(known.max())
     if least < lowest or most > highest:
         raise ValueError(
             f"log_s must be from {lowest:.4g} to {highest:.4g}, so that s² = exp(2 log_s) is a positive, finite number"
