@@ -146,7 +146,7 @@ def fit(
             " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
             " quadrature.exact tells what w is worth",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
 

@@ -134,7 +134,7 @@ def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array,
             " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
             " Take a larger n, or a decoder with a larger sigma_min",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -182,7 +182,7 @@ def exact(
             f" X[{worst}] with error {error[worst]:.2g}. Raise max_cells (now {max_cells}) or the tolerance; where the"
             f" error is inf, the decoder turns too fast or its sigma is too small for these cells",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return Exact(log_p_x, error, evaluations, cells_of)
 

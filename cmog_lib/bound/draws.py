@@ -82,7 +82,7 @@ def warn_if_few(effective: float, M: int) -> None:
             f"for half of the data fewer than two of the M={M} draws carry the weight (median {effective:.2g}): q is"
             " not where p(t|x,w) is, or too wide, and log p(x|w) may be far above. Take a better q, or many more draws",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -67,7 +67,7 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
             f"q adds up to {1 + float(jnp.expm1(jax.nn.logsumexp(log_q))):.3g} on these nodes, not to 1: it is narrower"
             " than their cells or reaches out of their box. Take more nodes, or a wider grid",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return Weighted(t, log_q)  # which normalises
 

@@ -146,4 +146,4 @@ def _still(t: Float[np.ndarray, "C M N d"]) -> Bool[np.ndarray, "N d"]:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=5)
+    warnings.warn(text, RuntimeWarning, stacklevel=6)

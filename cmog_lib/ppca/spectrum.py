@@ -161,7 +161,7 @@ def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -
             " together: small eigenvalues are lost. Use units in which they differ less, or leave out columns that hold"
             " nothing but rounding errors",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -168,7 +168,7 @@ def _warn_if_rising(rise: np.ndarray, steps: int) -> None:
             f" {rise.mean():.2g} nats a datum, and by {rise.max():.2g} for X[{int(rise.argmax())}]. Take more steps, or"
             " leave out start",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -216,12 +216,12 @@ def _report(log_q: Array, bound: Array, sweeps: int) -> None:
             f"the bound of {still.sum()} of {len(still)} data was still rising after {sweeps} sweeps, the first is"
             f" X[{int(np.argmax(still))}]: take more sweeps",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     elif few < 2:
         warnings.warn(
             f"half of the q rest on fewer than two nodes along a coordinate (median {few:.2g}): the bound on these"
             " nodes is not the integral. Take more nodes, or a smaller box",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -52,7 +52,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
             f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
             " other so much that each waits for the others. Take more sweeps",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return Sweeps(q, path, bound)
 
