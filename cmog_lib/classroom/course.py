@@ -209,7 +209,14 @@ def _floats_as(dtype: Any, tree: Any) -> Any:
 
 
 def _in_session(tree: Any) -> Any:
-    return _floats_as(jnp.result_type(float), tree)
+    """The same with floats, and whole numbers such as labels, in the session's precision."""
+
+    def cast(leaf: Any) -> Any:
+        if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.signedinteger):
+            return jnp.asarray(np.asarray(leaf), jnp.result_type(int))
+        return leaf
+
+    return jax.tree.map(cast, _floats_as(jnp.result_type(float), tree))
 
 
 def _at_the_data(model: Any, images: Images) -> Any:
