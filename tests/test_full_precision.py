@@ -19,7 +19,7 @@ from cmog_lib import amortised, decoders
 
 HIGHEST = (jax.lax.Precision.HIGHEST,) * 2
 PRODUCTS = {"dot_general": jax.lax.dot_general_p, "conv_general_dilated": jax.lax.conv_general_dilated_p}
-# MNIST is read from files, and multiplies nothing. Of these the gradient is not asked for: they search, sample or train in a loop on the host.
+# Of these the gradient is not asked for: they search, sample or train in a loop on the host.
 ROOMS_OF_LOOPS = ("mcmc.", "optimise.", "datasets.", "sharding.")
 
 
