@@ -234,6 +234,13 @@ def test_every_function_of_the_readme_has_its_place_in_the_reference():
     assert len({entry.name for entry in offered}) == len({(e.file, e.own_name) for e in offered}) == len(offered)
 
 
+def test_what_stands_in_one_file_is_shown_under_one_name_to_which_its_source_leads_back():
+    under: dict[str, set[str]] = {}
+    for entry in library.by_place().values():
+        under.setdefault(entry.file, set()).add(entry.name.rpartition(".")[0])
+    assert {file: names for file, names in under.items() if len(names) > 1} == {}
+
+
 def test_the_lectures_say_what_they_need_and_the_map_shows_it():
     needs = {lecture.number: lecture.needs for lecture in course.lectures()}
     assert needs[1] == () and all(needs[k] and max(needs[k]) < k for k in needs if k > 1)

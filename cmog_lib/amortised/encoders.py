@@ -16,7 +16,7 @@ from cmog_lib.decoders.contract import traced
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.posteriors import Gaussian
 
-__all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module"]
+__all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module", "encoded"]
 
 
 @runtime_checkable
