@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
+from cmog_lib.engine import door
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import NotFinite, Optimum, maximise
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
 from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
-from cmog_lib.sharding import gathered
 
 
 class Run(eqx.Module):
@@ -80,9 +80,9 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     Slide 16.
     """
     w = as_module(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    T = _validate.array("T", T, ("M", len(X), w.latent_dim))
-    max_steps = _validate.count("max_steps", max_steps)
+    X = door.array("X", X, ("N", w.data_dim))
+    T = door.array("T", T, ("M", len(X), w.latent_dim))
+    max_steps = door.count("max_steps", max_steps)
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
@@ -90,7 +90,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     if is_linear(w):
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
-    _validate.decoded(w, summary.t[:1024])
+    door.decoded(w, summary.t[:1024])
     return _uphill(w, summary, max_steps).w
 
 
@@ -100,7 +100,7 @@ def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int 
 
     Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
     """
-    max_steps = _validate.count("max_steps", max_steps)
+    max_steps = door.count("max_steps", max_steps)
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
@@ -118,9 +118,9 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, max_steps = _validate.count("steps", steps), _validate.count("max_steps", max_steps)
-    w, interrupted = _validate.decoder(w), False
-    X = _validate.array("X", X, ("N", w.data_dim))
+    steps, max_steps = door.count("steps", steps), door.count("max_steps", max_steps)
+    w, interrupted = door.decoder(w), False
+    X = door.array("X", X, ("N", w.data_dim))
     path: list[Any] = [w]
     bounds: list[float] = []
     values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
@@ -158,20 +158,20 @@ def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) ->
     p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
     """
     w, X, q = _checked(w, X, q)
-    t, log_p_t = _validate.nodes(nodes, w.latent_dim)
-    _validate.same("q.t", q.t, "nodes.t", t)
+    t, log_p_t = door.nodes(nodes, w.latent_dim)
+    door.same("q.t", q.t, "nodes.t", t)
     return float(_mean_bound(w, q, X, log_p_t))
 
 
 def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
     """The new decoder, and how often the value and its gradient were asked for."""
     w, X, q = _checked(w, X, q)
-    max_steps = _validate.count("max_steps", max_steps)
+    max_steps = door.count("max_steps", max_steps)
     summary = _summary(X, q)
     if is_linear(w):
         refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
-    _validate.decoded(w, q.t)
+    door.decoded(w, q.t)
     found = _uphill(w, summary, max_steps)
     return found.w, found.evaluations
 
@@ -180,7 +180,7 @@ def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
     try:
         return maximise(_expected_log_p, w, summary, max_steps=max_steps)
     except NotFinite as error:
-        raise with_facts(error, _validate.described(error.ascent.w, summary.t, summary.mean)) from error
+        raise with_facts(error, door.described(error.ascent.w, summary.t, summary.mean)) from error
 
 
 class _Summary(eqx.Module):
@@ -244,8 +244,8 @@ def _mean(values: Array) -> float:
 
 def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
     w = as_module(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    q = _validate.kind("q", q, Weighted, advice="as e_step returns it")
-    _validate.array("q.t", q.t, ("S", w.latent_dim))
-    _validate.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
+    X = door.array("X", X, ("N", w.data_dim))
+    q = door.kind("q", q, Weighted, advice="as e_step returns it")
+    door.array("q.t", q.t, ("S", w.latent_dim))
+    door.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
     return w, X, q

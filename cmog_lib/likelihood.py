@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
-from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
 # Cells a dimension where the caller names none: about a thousand latents are decoded in one step, some more for d = 3.
@@ -34,7 +34,7 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
     Without bias for any n: a training that sees another shift at every step cannot hide from the nodes between them.
     Raises ValueError as `quadrature.grid` does, or for an untyped key. Source: Cranley and Patterson 1976.
     """
-    centres, key = grid(latent_dim, n, half_width).t, _validate.key(key)
+    centres, key = grid(latent_dim, n, half_width).t, door.key(key)
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
 
 
@@ -70,14 +70,14 @@ def fit(
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
     was seen there.
     """
-    w, key = as_module(w), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
+    w, key = as_module(w), door.key(key)
+    X = door.array("X", X, ("N", w.data_dim))
+    batch_size = batch_size_for(X, door.count("batch_size", batch_size))
     d = w.latent_dim
-    n = _validate.count("n", CELLS.get(d, 2) if n is None else n, 2)
+    n = door.count("n", CELLS.get(d, 2) if n is None else n, 2)
     nodes = grid(d, n, half_width)
-    _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.positive("learning_rate", learning_rate)
-    _validate.decoded(w, nodes.t)
+    door.count("steps", steps), door.count("chunk", chunk), door.positive("learning_rate", learning_rate)
+    door.decoded(w, nodes.t)
     side = jnp.asarray(2 * half_width / n, X.dtype)
     problem = _Problem(X, nodes.t, side, batch_size, shares_of(X))
     try:
@@ -95,7 +95,7 @@ def fit(
         )
     except NotFinite as error:
         X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
-        raise with_facts(error, _validate.described(error.ascent.w, shifted.t, X)) from error
+        raise with_facts(error, door.described(error.ascent.w, shifted.t, X)) from error
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found
 

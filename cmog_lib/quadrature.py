@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _nodes, _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.engine import door, table
+from cmog_lib.engine.devices import by_process, gathered
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import Weighted
-from cmog_lib.sharding import by_process, gathered
 
 TABLE_ENTRIES = 2**23  # how many numbers of the table log p(x_i|t_k,w) exist at a time
 
@@ -40,12 +40,12 @@ def grid(latent_dim: int, n: int, half_width: float = 6.0) -> Nodes:
     Nodes are in row-major order: `nodes.log_weight.reshape(n, n)[i, j]` belongs to t = (centre i, centre j).
     Raises ValueError for a larger latent dimension, with what the grid would cost there. Slide 2.
     """
-    latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
-    half_width = _validate.positive("half_width", half_width)
-    _nodes.affordable("grid", latent_dim, n, 3)
+    latent_dim, n = door.count("latent_dim", latent_dim), door.count("n", n, 2)
+    half_width = door.positive("half_width", half_width)
+    table.affordable("grid", latent_dim, n, 3)
     step = 2 * half_width / n
     centre = -half_width + step * (np.arange(n) + 0.5)
-    return Nodes(*_nodes.tensor(latent_dim, centre, np.log(step) - 0.5 * (centre**2 + LOG_2PI)))
+    return Nodes(*table.tensor(latent_dim, centre, np.log(step) - 0.5 * (centre**2 + LOG_2PI)))
 
 
 def gauss_hermite(latent_dim: int, n: int) -> Nodes:
@@ -56,11 +56,11 @@ def gauss_hermite(latent_dim: int, n: int) -> Nodes:
     """
     from scipy.special import roots_hermitenorm
 
-    latent_dim, n = _validate.count("latent_dim", latent_dim), _validate.count("n", n, 2)
-    _nodes.affordable("gauss_hermite", latent_dim, n, None)
+    latent_dim, n = door.count("latent_dim", latent_dim), door.count("n", n, 2)
+    table.affordable("gauss_hermite", latent_dim, n, None)
     t, weight = roots_hermitenorm(n)
     with np.errstate(divide="ignore"):  # the outermost of several hundred weights underflow, rightly, to nothing
-        return Nodes(*_nodes.tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI))
+        return Nodes(*table.tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI))
 
 
 def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
@@ -69,9 +69,9 @@ def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
     latent_dim: d, as large as you like. M: how many draws. Raises ValueError when M < 1, when there would be too many
     draws to hold, and when the key is not a typed one.
     """
-    latent_dim, M = _validate.count("latent_dim", latent_dim), _validate.count("M", M)
-    _nodes.affordable_draws(latent_dim, M)
-    t = jax.random.normal(_validate.key(key), (M, latent_dim))
+    latent_dim, M = door.count("latent_dim", latent_dim), door.count("M", M)
+    table.affordable_draws(latent_dim, M)
+    t = jax.random.normal(door.key(key), (M, latent_dim))
     return Nodes(t, jnp.full(M, -np.log(M), t.dtype))
 
 
@@ -98,7 +98,7 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     numbers are too many to hold. Slide 12.
     """
     w, X, nodes = _checked(w, X, nodes)
-    _nodes.affordable_table(X, len(nodes.t))
+    table.affordable_table(X, len(nodes.t))
     q = _posterior(w, X, nodes)
     _numbers(q.log_weight, w, nodes)
     return q
@@ -122,7 +122,7 @@ class Exact:
 
         i: which datum, from 0; over hosts every process must ask. Raises ValueError when there is no such datum.
         """
-        t, log_weight = self._cells_of(_validate.count("i", i, 0, len(self.log_p_x) - 1))
+        t, log_weight = self._cells_of(door.count("i", i, 0, len(self.log_p_x) - 1))
         return Weighted(jnp.asarray(t), jnp.asarray(log_weight))
 
 
@@ -146,24 +146,24 @@ def exact(
     may be missed, and then `error` does not show it.
     Raises ValueError for more latent dimensions, and where μ or σ is not finite or σ not positive, naming the place.
     """
-    from cmog_lib import _refine
+    from cmog_lib.engine.cells import refine
 
-    d = _validate.decoder(w).latent_dim
-    if d not in _refine.SIDE:
+    d = door.decoder(w).latent_dim
+    if d not in refine.SIDE:
         raise ValueError(
             f"w.latent_dim must be 1, 2 or 3 for an exact sum over cells, got {d}: at 64 cells a dimension"
             f" {64.0**d:.3g} latents would be decoded and {64.0**d * 8 / 2**30:.3g} GiB held for each datum. Beyond 3,"
             f" log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M, key=key))"
         )
-    tolerance, max_cells = _validate.positive("tolerance", tolerance), _validate.count("max_cells", max_cells)
+    tolerance, max_cells = door.positive("tolerance", tolerance), door.count("max_cells", max_cells)
     if not 1e-10 <= tolerance <= 0.5:
         raise ValueError(f"tolerance must be from 1e-10 to 0.5 nats, got {tolerance}")
     with jax.enable_x64(True):
-        X, double, evaluations = _validate.array("X", X, ("N", w.data_dim)), _here(as_module(w)), 0
+        X, double, evaluations = door.array("X", X, ("N", w.data_dim)), _here(as_module(w)), 0
 
         def settled(rows: np.ndarray) -> np.ndarray:
             nonlocal evaluations
-            log_p_x, error, evaluations, _ = _refine.settle(double, rows.astype(float), tolerance, max_cells)
+            log_p_x, error, evaluations, _ = refine.settle(double, rows.astype(float), tolerance, max_cells)
             return np.stack([log_p_x, error], axis=1)
 
         log_p_x, error = by_process(settled, X).T
@@ -171,7 +171,7 @@ def exact(
     def cells_of(i: int) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
             row = gathered(X[i : i + 1]).astype(float)
-            *_, cells = _refine.settle(double, row, tolerance, max_cells)
+            *_, cells = refine.settle(double, row, tolerance, max_cells)
         return cells
 
     missed = ~(error <= tolerance)
@@ -218,7 +218,7 @@ def _posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 def _numbers(values: Array, w: Any, nodes: Nodes) -> Array:
     # One latent is looked at always (a constant that is no number is lost when XLA folds it), all where it shows.
     if not isinstance(values, jax.core.Tracer):
-        _validate.decoded(w, nodes.t if bool(jnp.isnan(values).any()) else nodes.t[:1])
+        door.decoded(w, nodes.t if bool(jnp.isnan(values).any()) else nodes.t[:1])
     return values
 
 
@@ -229,5 +229,5 @@ def _here(w: Any) -> Any:
 
 def _checked(w: Decoder, X: Array, nodes: Nodes) -> tuple[Any, Array, Nodes]:
     w = as_module(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    return w, X, Nodes(*_validate.nodes(nodes, w.latent_dim))
+    X = door.array("X", X, ("N", w.data_dim))
+    return w, X, Nodes(*door.nodes(nodes, w.latent_dim))

@@ -15,7 +15,8 @@ from test_variational import KEY, data_of, linear, network
 from cmog_lib import amortised, bound, datasets, decoders, model, ppca, quadrature, variational
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.sweep import padded
-from cmog_lib.optimise import NotFinite, maximise, stochastic
+from cmog_lib.engine.optimise import stochastic
+from cmog_lib.optimise import NotFinite, maximise
 
 QUIET = {"key": KEY, "progress": False}
 

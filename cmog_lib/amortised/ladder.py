@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate, bound, quadrature
-from cmog_lib._precision import full_precision
+from cmog_lib import bound, quadrature
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
 from cmog_lib.bound.draws import effective_draws, warn_if_few
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
 
@@ -64,10 +65,10 @@ def gap_ladder(
     key, and for q's with draws at which w is NaN; warns as `quadrature.exact`, `variational.cavi_grid`, `fit_q` and
     `bound.importance` do. Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
     """
-    w, key = as_module(w), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    starts, n = _validate.count("starts", starts), _validate.count("n", n, 2)
-    half_width = _validate.positive("half_width", half_width)
+    w, key = as_module(w), door.key(key)
+    X = door.array("X", X, ("N", w.data_dim))
+    starts, n = door.count("starts", starts), door.count("n", n, 2)
+    half_width = door.positive("half_width", half_width)
     d, told = w.latent_dim, encoded(encoders.as_module(encoder, w), X)
     value: dict[str, Any] = {TRUTH: None}
     error: dict[str, Any] = {TRUTH: None}
@@ -101,10 +102,10 @@ def gaussian_bound(
     change; for larger d by so many draws, with their standard error. Raises ValueError when the shapes do not fit, or
     for an untyped key.
     """
-    w, key = as_module(w), _validate.key(key)
-    X, draws = _validate.array("X", X, ("N", w.data_dim)), _validate.count("draws", draws)
-    q = _validate.kind("q", q, Gaussian, FullGaussian)
-    _validate.array("q.mean", q.mean, (len(X), w.latent_dim))
+    w, key = as_module(w), door.key(key)
+    X, draws = door.array("X", X, ("N", w.data_dim)), door.count("draws", draws)
+    q = door.kind("q", q, Gaussian, FullGaussian)
+    door.array("q.mean", q.mean, (len(X), w.latent_dim))
     if w.latent_dim <= 2:
         fine, coarse = (_by_nodes(w, q, X, n) for n in (HERMITE, 3 * HERMITE // 4))
         return fine, jnp.abs(fine - coarse)

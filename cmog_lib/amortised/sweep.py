@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.amortised.vae import Problem, batch_bound, seen
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.batches import batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import given_back, with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.optimise import NotFinite, ascend
-from cmog_lib.optimise.batches import batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back, with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
 
@@ -144,11 +144,11 @@ def fit_sweep(
     Raises ValueError for dims that are no such thing, and as `fit` does; NotFinite likewise.
     """
     w, encoder = as_module(w), encoders.as_module(encoder, w)
-    X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
-    dims = _validate.sizes("dims", dims)
+    X, M = door.array("X", X, ("N", w.data_dim)), door.count("M", M)
+    dims = door.sizes("dims", dims)
     if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:
         raise ValueError(f"dims must be different numbers from 1 to w.latent_dim = {w.latent_dim}, got {dims}")
-    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
+    batch_size = batch_size_for(X, door.count("batch_size", batch_size))
     problem = Problem(X, None, batch_size, shares_of(X), M)
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encode
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import given_back, parameters_of, with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
-from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back, parameters_of, with_facts
-from cmog_lib.optimise.interrupts import interruptible
 
 SEEN = 1024  # data that are looked at where a bound is not finite
 FAR, WIDE = 1e3, 10.0  # m(x) and s(x) that no posterior has under p(t) = N(0, I); a standard deviation of unscaled data
@@ -51,8 +51,8 @@ def lower_bound(
     Raises ValueError for an encoder that does not fit, M < 1, an untyped key.
     Source: Kingma and Welling 2014, equation 7.
     """
-    w, M = _validate.decoder(w), _validate.count("M", M)
-    x, key = _validate.array("x", x, (w.data_dim,)), _validate.key(key)
+    w, M = door.decoder(w), door.count("M", M)
+    x, key = door.array("x", x, (w.data_dim,)), door.key(key)
     q = encoders.as_module(encoder, w)(x)
     T = q.sample(M, key=key)
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
@@ -69,8 +69,8 @@ def vae_step(
     The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
     Raises ValueError as `fit` does.
     """
-    w, key, M = as_module(w), _validate.key(key), _validate.count("M", M)
-    X, learning_rate = _validate.array("X", X, ("N", w.data_dim)), _validate.scalar("learning_rate", learning_rate)
+    w, key, M = as_module(w), door.key(key), door.count("M", M)
+    X, learning_rate = door.array("X", X, ("N", w.data_dim)), door.scalar("learning_rate", learning_rate)
     parameters, rest = parameters_of((w, encoders.as_module(encoder, w)))
     value, gradient = _value_and_gradient(parameters, rest, X, M, key)
     moved = jax.tree.map(lambda parameter, slope: parameter + learning_rate * slope, parameters, gradient)
@@ -108,8 +108,8 @@ def fit(
     untyped key; NotFinite with the step, what was seen there and the last good (w, encoder) in its `ascent.w`.
     """
     given, w, encoder = w, as_module(w), encoders.as_module(encoder, w)
-    X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
-    chunk, batch_size = _validate.count("chunk", chunk), _validate.count("batch_size", batch_size)
+    X, M = door.array("X", X, ("N", w.data_dim), mapped=True), door.count("M", M)
+    chunk, batch_size = door.count("chunk", chunk), door.count("batch_size", batch_size)
     batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
 
     def problem(X: Any) -> Problem:
@@ -117,7 +117,7 @@ def fit(
 
     data: Any
     if isinstance(X, np.memmap):
-        key, key_pieces = jax.random.split(_validate.key(key))
+        key, key_pieces = jax.random.split(door.key(key))
         data = map(problem, pieces(X, min(chunk * batch_size, len(X)), key=key_pieces))
     else:
         data = problem(X)
@@ -147,7 +147,7 @@ def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
     if not bool((jnp.maximum(jnp.abs(q.m), q.s) < FAR).all()):
         said += f", where p(t) has a standard deviation of 1; the data have one of {spread:.3g}"
         return f"{said}: scale them, X / {spread:.3g}" if spread > WIDE else said
-    return f"{said}; {_validate.described(w, q.sample(1, key=key)[0], X)}"
+    return f"{said}; {door.described(w, q.sample(1, key=key)[0], X)}"
 
 
 @eqx.filter_jit

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
@@ -31,9 +31,9 @@ def lower_bound(
     the true posterior every draw is log p(x|w), without noise.
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
     """
-    w = _validate.decoder(w)
-    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
-    x, _ = _validate.array("x", x, (w.data_dim,)), _validate.array("q.mean", q.mean, (w.latent_dim,))
+    w = door.decoder(w)
+    q = door.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
+    x, _ = door.array("x", x, (w.data_dim,)), door.array("q.mean", q.mean, (w.latent_dim,))
     return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 
 
@@ -150,15 +150,15 @@ def nan_at(w: Any, q: Any, t: Float[Array, "d"], i: int) -> str:
     if not bool(jnp.isfinite(t).all()) or not bool(jnp.isfinite(q.log_q(t))):
         s = q.s if isinstance(q, Gaussian) else np.linalg.norm(np.asarray(q.L, np.float64), axis=1)
         return f"q must have finite draws with a density in {t.dtype}, got s = {np.asarray(s).tolist()}: {place}"
-    return _validate.undecoded(w, t[None]) or f"w must have a density at every draw of q: {place}"
+    return door.undecoded(w, t[None]) or f"w must have a density at every draw of q: {place}"
 
 
 def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:
     """The decoder as a module; one q, one row of X, its part without t and one key for each datum."""
-    w, M, key = as_module(w), _validate.count("M", M), _validate.key(key)
-    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
-    x = _validate.one_or_many("x", x, w.data_dim)
-    _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
+    w, M, key = as_module(w), door.count("M", M), door.key(key)
+    q = door.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
+    x = door.one_or_many("x", x, w.data_dim)
+    door.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
     if x.ndim == 1:
         q, x = jax.tree.map(lambda part: part[None], (q, x))
     w, x, constant = projected(w, x)

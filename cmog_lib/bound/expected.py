@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
 from cmog_lib.decoders.linear import is_linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI, log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
@@ -28,10 +28,10 @@ def expected_log_joint(
     of q; for a Weighted q a sum over its points; else Gauss–Hermite with n nodes a dimension, laid out where q is.
     Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 13 and 16.
     """
-    w = _validate.decoder(w)
-    x = _validate.array("x", x, (w.data_dim,))
-    q = _validate.kind("q", q, Gaussian, FullGaussian, Weighted)
-    m = _validate.array("q.mean", q.mean, (w.latent_dim,))
+    w = door.decoder(w)
+    x = door.array("x", x, (w.data_dim,))
+    q = door.kind("q", q, Gaussian, FullGaussian, Weighted)
+    m = door.array("q.mean", q.mean, (w.latent_dim,))
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))
     if not is_linear(w):
@@ -54,14 +54,14 @@ def kl_to_prior(q: Gaussian) -> Float[Array, "*batch d"]:
     L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Raises ValueError for another q.
     Source: Kingma and Welling 2014, app. B.
     """
-    q = _validate.kind("q", q, Gaussian)
+    q = door.kind("q", q, Gaussian)
     return 0.5 * (q.m**2 + q.s**2 - 1) - q.log_s
 
 
 def _gauss_hermite(q: Gaussian | FullGaussian, n: int) -> tuple[Array, Array]:
     """Latents [n^d, d] and weights [n^d] with Σ weight_s f(t_s) ≈ E_q f(t)."""
     d = q.mean.shape[-1]
-    if _validate.count("n", n, 2) ** d > 2**20:
+    if door.count("n", n, 2) ** d > 2**20:
         raise ValueError(
             f"n must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
             f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"

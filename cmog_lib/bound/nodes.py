@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
@@ -56,9 +56,9 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
     do not fit.
     """
-    q = _validate.kind("q", q, Gaussian, FullGaussian)
-    _validate.array("q.mean", q.mean, ("d",))
-    t, log_weight = _validate.nodes(nodes, q.mean.shape[-1])
+    q = door.kind("q", q, Gaussian, FullGaussian)
+    door.array("q.mean", q.mean, ("d",))
+    t, log_weight = door.nodes(nodes, q.mean.shape[-1])
     log_cell = log_weight + 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1)
     log_q = jax.vmap(q.log_q)(t) + log_cell
     missed = jnp.abs(jnp.expm1(jax.nn.logsumexp(log_q)))
@@ -74,14 +74,14 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
 
 def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]:
     """log q_s, and log p(x|t_s,w) + log p_s, both [S]."""
-    w = _validate.decoder(w)
-    x = _validate.array("x", x, (w.data_dim,))
-    t, log_weight = _validate.nodes(nodes, w.latent_dim)
-    if not isinstance(_validate.kind("q", q, Gaussian, FullGaussian, Weighted), Weighted):
-        _validate.array("q.mean", q.mean, (w.latent_dim,))
+    w = door.decoder(w)
+    x = door.array("x", x, (w.data_dim,))
+    t, log_weight = door.nodes(nodes, w.latent_dim)
+    if not isinstance(door.kind("q", q, Gaussian, FullGaussian, Weighted), Weighted):
+        door.array("q.mean", q.mean, (w.latent_dim,))
         q = on_nodes(q, nodes)
-    log_q = _validate.array("q.log_weight", q.log_weight, (len(t),), finite=False)
-    _validate.same("q.t", q.t, "nodes.t", t)
+    log_q = door.array("q.log_weight", q.log_weight, (len(t),), finite=False)
+    door.same("q.t", q.t, "nodes.t", t)
     return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight
 
 

@@ -8,10 +8,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import CNN, MLP
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 
 W = TypeVar("W", Linear, MLP, CNN)
 
@@ -27,7 +27,7 @@ def start_at(w: W, X: Float[Array, "N D"]) -> W:
     """
     if not isinstance(w, (Linear, MLP, CNN)):
         raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
-    w, X = _validate.in_session(w), _validate.array("X", X, ("N", w.data_dim))
+    w, X = door.in_session(w), door.array("X", X, ("N", w.data_dim))
     b = X.mean(axis=0)
     largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
     s = largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))

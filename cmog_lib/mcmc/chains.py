@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
+from cmog_lib.engine import door
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import full_precision
 from cmog_lib.posteriors import Weighted
-from cmog_lib.sharding import gathered
 
 FEW = 50  # draws below which R̂ and a chain that stands still say nothing yet: Monte Carlo EM takes no more at a time
 APART = 1.05  # R̂ from which chains are said to disagree
@@ -58,7 +58,7 @@ class Chains(eqx.Module):
 
     def posterior(self, i: int) -> Weighted:
         """q_i: the draws of datum i, all with the same weight. Raises ValueError when there is no such datum."""
-        t = self.t[:, :, _validate.count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
+        t = self.t[:, :, door.count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
 
 
@@ -98,7 +98,7 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
 
 
 def _draws(t: Any) -> Array:
-    t = _validate.array("t", t, ("C", "M", ...))
+    t = door.array("t", t, ("C", "M", ...))
     if t.shape[1] < 4:
         raise ValueError(f"t must hold four draws or more of every chain, for both of its halves, got {t.shape[1]}")
     return t

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.em import m_step_on_draws
+from cmog_lib.engine import door
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.checkpoint import Checkpoint
+from cmog_lib.engine.optimise.faults import given_back
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
 from cmog_lib.mcmc.scale import modes, scale_at
-from cmog_lib.optimise.checkpoint import Checkpoint
-from cmog_lib.optimise.faults import given_back
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import Nodes, grid, log_p_x
-from cmog_lib.sharding import gathered
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
 AUDIT = {1: 2048, 2: 96}
@@ -64,7 +64,7 @@ def mc_em_step(
     Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
     """
     start: Any
-    key_mode, key_chains = jax.random.split(_validate.key(key))
+    key_mode, key_chains = jax.random.split(door.key(key))
     w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     seen, X_seen, _ = projected(as_module(w), X)
     if chains is None:
@@ -106,11 +106,11 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, key = _validate.count("steps", steps), _validate.key(key)
+    steps, key = door.count("steps", steps), door.key(key)
     w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     d, interrupted = w.latent_dim, False
     if audit is not None:
-        _validate.nodes(audit, d, "audit")
+        door.nodes(audit, d, "audit")
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
     def value(w: Any) -> float:
@@ -176,10 +176,10 @@ class _Kept:
 
 def _checked(w: Any, X: Array, chains: Any, M: int, burn_in: int, max_steps: int) -> tuple[Any, Array, Any]:
     """w, X and chains, after a look at all that the first step would only ask for when much has been computed."""
-    w = _validate.decoder(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    _validate.count("M", M), _validate.count("burn_in", burn_in, 0), _validate.count("max_steps", max_steps)
+    w = door.decoder(w)
+    X = door.array("X", X, ("N", w.data_dim))
+    door.count("M", M), door.count("burn_in", burn_in, 0), door.count("max_steps", max_steps)
     if chains is not None:
-        chains = _validate.kind("chains", chains, Chains, advice="of an earlier run")
-        _validate.array("chains.last", chains.last, ("C", len(X), w.latent_dim))
+        chains = door.kind("chains", chains, Chains, advice="of an earlier run")
+        door.array("chains.last", chains.last, ("C", len(X), w.latent_dim))
     return w, X, chains

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _mode, _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.engine import door, mode
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian
 
@@ -37,10 +37,10 @@ def modes(
 ) -> tuple[FullGaussian, int]:
     """What `laplace` returns, and how many latents were decoded for it."""
     w = as_module(w)
-    told, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
-    starts, steps = _validate.count("starts", starts), _validate.count("steps", steps)
-    m, L, log_p, evaluations = _laplace(told, X, _validate.key(key), starts, steps)
-    _validate.at_modes(w, m, log_p, L)
+    told, X, _ = projected(w, door.array("X", X, ("N", w.data_dim)))
+    starts, steps = door.count("starts", starts), door.count("steps", steps)
+    m, L, log_p, evaluations = _laplace(told, X, door.key(key), starts, steps)
+    door.at_modes(w, m, log_p, L)
     return FullGaussian(m, L), int(evaluations)
 
 
@@ -50,8 +50,8 @@ def _laplace(w: Any, X: Array, key: Array, starts: int, steps: int) -> tuple[Arr
 
     def one(x: Array) -> tuple[Array, Array, Array, Array]:
         likeliest = T[jnp.nanargmax(jax.vmap(lambda t: log_p_xt(w, x, t))(T))]
-        t, log_p, decoded = _mode.climb(w, x, likeliest, steps)
-        return t, _mode.scale(w, t), log_p, decoded
+        t, log_p, decoded = mode.climb(w, x, likeliest, steps)
+        return t, mode.scale(w, t), log_p, decoded
 
     m, L, log_p, decoded = jax.vmap(one)(X)
     return m, L, log_p, starts * len(X) + decoded.sum()
@@ -60,4 +60,4 @@ def _laplace(w: Any, X: Array, key: Array, starts: int, steps: int) -> tuple[Arr
 @eqx.filter_jit
 def scale_at(w: Any, T: Float[Array, "N d"]) -> Float[Array, "N d d"]:
     """L_i with L_i L_iᵀ = P(t_i)⁻¹: how wide the posterior is around t_i, as far as the decoder's slopes there tell."""
-    return jax.vmap(_mode.scale, in_axes=(None, 0))(w, T)
+    return jax.vmap(mode.scale, in_axes=(None, 0))(w, T)

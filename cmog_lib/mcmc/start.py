@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
 from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.engine import door
+from cmog_lib.engine.devices import gathered
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.steps import State, state_at
 from cmog_lib.posteriors import FullGaussian
-from cmog_lib.sharding import gathered
 
 
 class Start(NamedTuple):
@@ -51,10 +51,10 @@ def begin(
     """
     w = as_module(w)
     # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
-    w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
-    key = _validate.key(key)
-    _validate.count("M", M), _validate.count("warm_up", warm_up, 0)
-    if not _validate.positive("target", target) < 1:
+    w, X, _ = projected(w, door.array("X", X, ("N", w.data_dim)))
+    key = door.key(key)
+    door.count("M", M), door.count("warm_up", warm_up, 0)
+    if not door.positive("target", target) < 1:
         raise ValueError(f"target must be an acceptance between 0 and 1, got {target}")
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
@@ -80,14 +80,14 @@ def _states_at(w: Any, X: Array, t: Array) -> State:
 
 def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Array, Array, Array]:
     """t [C, N, d], scale [N, d, d], step [C, N]."""
-    (N, d), start = (len(X), w.latent_dim), _validate.in_session(start)
+    (N, d), start = (len(X), w.latent_dim), door.in_session(start)
     if isinstance(start, Chains):
-        _validate.array("start.last", start.last, ("C", N, d))
+        door.array("start.last", start.last, ("C", N, d))
         return start.last, start.scale, start.step
     if isinstance(start, FullGaussian):
-        _validate.array("start.m", start.m, (N, d))
-        t, scale = start.sample(_validate.count("chains", chains), key=key), start.L
+        door.array("start.m", start.m, (N, d))
+        t, scale = start.sample(door.count("chains", chains), key=key), start.L
     else:
-        t = _validate.array("start", start, ("C", N, d))
+        t = door.array("start", start, ("C", N, d))
         scale = jnp.broadcast_to(jnp.eye(d, dtype=t.dtype), (N, d, d))
     return t, scale, jnp.full(t.shape[:2], d**-0.25, t.dtype)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import log_p_xt
 
 DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step is called too long
@@ -44,8 +44,8 @@ def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
 
     Raises ValueError when the shapes of x and t are not the decoder's.
     """
-    w = _validate.decoder(w)
-    t = _validate.array("t", t, (w.latent_dim,))
+    w = door.decoder(w)
+    t = door.array("t", t, (w.latent_dim,))
     log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
     return State(t, log_p, gradient)
 
@@ -61,7 +61,7 @@ def metropolis_step(
     Slide 15. Source: Metropolis et al. 1953.
     """
     w, state, step, scale = _checked(w, state, step, scale)
-    key = _validate.key(key)
+    key = door.key(key)
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
@@ -91,7 +91,7 @@ def hmc_step(
     and for leapfrogs below 1. Slide 15. Source: Neal 2011, §§2–3.
     """
     w, state, step, scale = _checked(w, state, step, scale)
-    key = _validate.key(key)
+    key = door.key(key)
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
     new, p, path = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
@@ -117,10 +117,10 @@ def leapfrog(
     Source: Neal 2011, §2.3.
     """
     w, state, step, scale = _checked(w, state, step, scale)
-    x = _validate.array("x", x, (w.data_dim,))
-    momentum = _validate.array("momentum", momentum, (w.latent_dim,))
-    _validate.array("state.gradient", state.gradient, (w.latent_dim,))  # infinite after a Metropolis step
-    leapfrogs = _validate.count("leapfrogs", leapfrogs)
+    x = door.array("x", x, (w.data_dim,))
+    momentum = door.array("momentum", momentum, (w.latent_dim,))
+    door.array("state.gradient", state.gradient, (w.latent_dim,))  # infinite after a Metropolis step
+    leapfrogs = door.count("leapfrogs", leapfrogs)
 
     def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:
         here, p = carry
@@ -133,10 +133,10 @@ def leapfrog(
 
 
 def _checked(w: Any, state: Any, step: Any, scale: Any) -> tuple[Any, State, Any, Array]:
-    w, state = _validate.decoder(w), _validate.kind("state", state, State, advice="as state_at makes it")
+    w, state = door.decoder(w), door.kind("state", state, State, advice="as state_at makes it")
     d = w.latent_dim
-    _validate.array("state.t", state.t, (d,))
-    return w, state, _validate.scalar("step", step), _validate.array("scale", scale, (d, d))
+    door.array("state.t", state.t, (d,))
+    return w, state, door.scalar("step", step), door.array("scale", scale, (d, d))
 
 
 def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:

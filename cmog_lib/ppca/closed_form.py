@@ -10,9 +10,9 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.linear import Linear, only_linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI
 from cmog_lib.posteriors import FullGaussian
 
@@ -31,7 +31,7 @@ def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """
     w = linear(w)
     covariance = w.W @ w.W.T + jnp.diag(w.sigma**2)
-    _validate.variances("w", jnp.diagonal(covariance), lambda: jnp.maximum(jnp.abs(w.W).max(), w.sigma.max()))
+    door.variances("w", jnp.diagonal(covariance), lambda: jnp.maximum(jnp.abs(w.W).max(), w.sigma.max()))
     return w.b, covariance
 
 
@@ -43,7 +43,7 @@ def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     Slide 5; Tipping and Bishop 1999, equation 6.
     """
     w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,))
+    x = door.array("x", x, (w.data_dim,))
     return _posterior(w, x, jnp.ones(x.shape, bool))
 
 
@@ -55,7 +55,7 @@ def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     Raises ValueError when x is not a finite vector of the decoder's length. Slide 5.
     """
     w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,))
+    x = door.array("x", x, (w.data_dim,))
     return _log_p_x(w, x, jnp.ones(x.shape, bool))
 
 
@@ -67,7 +67,7 @@ def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaus
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
     w = linear(w)
-    return _posterior(w, *_validate.observed("x", x, (w.data_dim,)))
+    return _posterior(w, *door.observed("x", x, (w.data_dim,)))
 
 
 @full_precision
@@ -78,7 +78,7 @@ def log_p_x_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> Float[Arra
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
     w = linear(w)
-    return _log_p_x(w, *_validate.observed("x", x, (w.data_dim,)))
+    return _log_p_x(w, *door.observed("x", x, (w.data_dim,)))
 
 
 def frame(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:

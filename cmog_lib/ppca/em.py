@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.ppca.closed_form import frame, linear, posterior_factor
 from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 
@@ -25,7 +25,7 @@ def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     Raises ValueError when X is no finite matrix of the decoder's width; for constant columns, if each has its own σ;
     and if all columns are constant. Slides 11–13.
     """
-    w, X = linear(w), _validate.array("X", X, ("N", w.data_dim))
+    w, X = linear(w), door.array("X", X, ("N", w.data_dim))
     refuse_constant(X, each=w.log_sigma.ndim > 0)
     return _em_step(w, X)
 

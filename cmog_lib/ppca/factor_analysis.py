@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate, optimise
-from cmog_lib._precision import full_precision
+from cmog_lib import optimise
 from cmog_lib.decoders import Linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.sigma import refuse_constant
@@ -33,8 +34,8 @@ def fit_factor_analysis(
     RuntimeError when max_steps were not enough.
     Source: Jöreskog 1967: given σ the best W is closed form, which leaves D unknowns for L-BFGS.
     """
-    X = _validate.array("X", X, ("N", "D"))
-    floor, tolerance = _validate.positive("floor", floor), _validate.positive("tolerance", tolerance)
+    X = door.array("X", X, ("N", "D"))
+    floor, tolerance = door.positive("floor", floor), door.positive("tolerance", tolerance)
     if floor >= 1:
         raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
     refuse_constant(X, each=True)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.closed_form import frame
 from cmog_lib.ppca.covariance import fix_signs
@@ -29,9 +29,9 @@ def fit_missing(
     where so few cells were observed that d dimensions reproduce them all and the likelihood has no maximum;
     RuntimeError when max_steps were not enough. Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
     """
-    X, observed = _validate.observed("X", X, ("N", "D"))
-    tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
-    _validate.count("latent_dim", latent_dim, 1, max(X.shape[1] - 1, 1))
+    X, observed = door.observed("X", X, ("N", "D"))
+    tolerance, max_steps = door.positive("tolerance", tolerance), door.count("max_steps", max_steps)
+    door.count("latent_dim", latent_dim, 1, max(X.shape[1] - 1, 1))
     for axis, name in enumerate(("row", "column")):
         empty = np.flatnonzero(~np.asarray(observed).any(axis=1 - axis))
         if len(empty):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca import eigen
 
@@ -48,7 +48,7 @@ class Spectrum(eqx.Module):
 
         latent_dim: d from 0 to D − 1. Raises ValueError outside.
         """
-        d = _validate.count("latent_dim", latent_dim, 0, self.data_dim - 1)
+        d = door.count("latent_dim", latent_dim, 0, self.data_dim - 1)
         return jnp.sqrt(self._sigma_squared[d])
 
     def possible(self, latent_dim: int) -> int:
@@ -57,7 +57,7 @@ class Spectrum(eqx.Module):
         Raises ValueError otherwise, and says which d are possible: from the rank on the discarded eigenvalues vanish, σ
         goes to 0 and the likelihood to infinity.
         """
-        d = _validate.count("latent_dim", latent_dim, 1)
+        d = door.count("latent_dim", latent_dim, 1)
         if d >= self.data_dim or (not isinstance(self.rank, jax.core.Tracer) and d >= self.rank):
             highest = min(int(self.rank), self.data_dim) - 1
             possible = f"possible here: 1 to {highest}" if highest > 0 else "no latent dimension is possible here"
@@ -86,7 +86,7 @@ class Spectrum(eqx.Module):
         Raises ValueError when d is known and not from 1 to D − 1.
         """
         if not isinstance(latent_dim, jax.core.Tracer):
-            latent_dim = _validate.count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
+            latent_dim = door.count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
         sigma_squared = self._sigma_squared[latent_dim]
         K = self.eigenvectors.shape[1]
         kept = jnp.arange(K) < latent_dim
@@ -114,7 +114,7 @@ class Spectrum(eqx.Module):
         X: [n, D], any data, held-out ones too. One projection y = Uᵀ(x − b), then cumulative sums over d. NaN from
         d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
         """
-        X = _validate.array("X", X, ("n", self.data_dim))
+        X = door.array("X", X, ("n", self.data_dim))
         with jax.debug_nans(False):  # NaN is what is returned where there is no model
             return _log_p_x(self, X)
 
@@ -130,7 +130,7 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
     Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 5.
     """
-    X = _validate.array("X", X, ("N", "D"), mapped=True)
+    X = door.array("X", X, ("N", "D"), mapped=True)
     b, eigenvalues, U, rank, spread = eigen.decomposed(X)
     if not isinstance(spread, jax.core.Tracer):
         _check(X, b, eigenvalues[: int(rank)], float(spread))
@@ -154,7 +154,7 @@ def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -
 
     with np.errstate(over="ignore"):  # of data that seem to be constant, perhaps since their squares are 0 or infinite
         squares = eigenvalues if len(eigenvalues) else np.array([size() or 1.0]) ** 2
-    _validate.variances("X", squares, size)
+    door.variances("X", squares, size)
     if spread > LARGEST_SPREAD:
         warnings.warn(
             f"the columns of X differ in scale by a factor of {spread:.0e}, more than double precision can decompose"

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
+from cmog_lib.engine import door
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import NotFinite, ascend
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
-from cmog_lib.sharding import gathered
 from cmog_lib.variational.gaussian import fit_q
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -69,7 +69,7 @@ def em_step(
     form. Returns the new decoder and q.
     Raises ValueError and NotFinite as `fit_q` and `optimise.ascend` do. Slides 18 to 20.
     """
-    key_e, key_m = jax.random.split(_validate.key(key))
+    key_e, key_m = jax.random.split(door.key(key))
     w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)
     return _m_step(w, X, q, m_steps, M, learning_rate, key_m)[0], q
@@ -100,11 +100,11 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, key = _validate.count("steps", steps), _validate.key(key)
+    steps, key = door.count("steps", steps), door.key(key)
     w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
     d, interrupted = w.latent_dim, False
     if audit is not None:
-        _validate.nodes(audit, d, "audit")
+        door.nodes(audit, d, "audit")
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
     key_common, key = jax.random.split(key)
 
@@ -152,7 +152,7 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
         found = ascend(_expected_log_p, as_module(w), data, steps=m_steps, key=key, learning_rate=rate, progress=False)
     except NotFinite as error:
         T = q.sample(M, key=jax.random.fold_in(key, error.step))
-        seen = _validate.described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
+        seen = door.described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
         raise with_facts(error, f"in the M-step {seen}") from error
     if found.interrupted:
         raise KeyboardInterrupt
@@ -161,13 +161,13 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
 
 def _checked(w: Any, X: Array, q: Any, e_steps: int, m_steps: int, M: int, rate: float) -> tuple[Any, Array]:
     """w and X, after a look at all that the first step would only ask for when much has been computed."""
-    w = _validate.decoder(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
+    w = door.decoder(w)
+    X = door.array("X", X, ("N", w.data_dim))
     if q is not None:
-        q = _validate.kind("q", q, Gaussian, FullGaussian)
-        _validate.array("q.m", q.m, (len(X), w.latent_dim))
-    _validate.count("e_steps", e_steps), _validate.count("m_steps", m_steps), _validate.count("M", M)
-    _validate.positive("learning_rate", rate)
+        q = door.kind("q", q, Gaussian, FullGaussian)
+        door.array("q.m", q.m, (len(X), w.latent_dim))
+    door.count("e_steps", e_steps), door.count("m_steps", m_steps), door.count("M", M)
+    door.positive("learning_rate", rate)
     return w, X
 
 

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _mode, _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
 from cmog_lib.bound.draws import nan_among, nan_at
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door, mode
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import FullGaussian, Gaussian
-from cmog_lib.sharding import gathered
 
 # Shares of the steps and their lengths in units of q's own s: far at first, then less and less noise at the end.
 STAGES = ((0.4, 0.1), (0.3, 0.03), (0.3, 0.01))
@@ -76,20 +76,20 @@ def fit_q(
     Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
     is left out.
     """
-    w, key = as_module(w), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    steps, starts, draws = (_validate.count(*pair) for pair in (("steps", steps), ("starts", starts), ("draws", draws)))
-    if _validate.count("M", M, 2) % 2:
+    w, key = as_module(w), door.key(key)
+    X = door.array("X", X, ("N", w.data_dim))
+    steps, starts, draws = (door.count(*pair) for pair in (("steps", steps), ("starts", starts), ("draws", draws)))
+    if door.count("M", M, 2) % 2:
         raise ValueError(f"M must be even, for pairs of draws m ± s ε, got {M}")
     key_start, key_climb, key_bound = jax.random.split(key, 3)
     key_rise = jax.random.fold_in(key, 3)
     if start is None:
         q, log_p, decoded = _starts(w, X, starts, full, key_start)
-        _validate.at_modes(w, q.m, log_p, q.L if full else q.log_s)
+        door.at_modes(w, q.m, log_p, q.L if full else q.log_s)
         evaluations = starts * LOOKED_AT + int(decoded)
     else:
-        start = _validate.kind("start", start, Gaussian, FullGaussian)
-        _validate.array("start.m", start.m, (len(X), w.latent_dim))
+        start = door.kind("start", start, Gaussian, FullGaussian)
+        door.array("start.m", start.m, (len(X), w.latent_dim))
         q, evaluations = jax.tree.map(lambda part: part[None], start), 0
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)
     K, N = q.m.shape[:2]
@@ -224,11 +224,11 @@ def _starts(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Any,
     def of_one_key(key: Array) -> tuple[Array, ...]:
         T = jax.random.normal(key, (LOOKED_AT, w.latent_dim), X.dtype)
         likeliest = T[jnp.nanargmax(log_p_x_given_t_table(w, X, T), axis=1)]
-        m, log_p, decoded = jax.vmap(lambda x, t: _mode.climb(w, x, t, CLIMB, NEAR))(X, likeliest)
-        return m, jax.vmap(lambda t: _mode.scale(w, t) if full else log_s(t))(m), log_p, decoded
+        m, log_p, decoded = jax.vmap(lambda x, t: mode.climb(w, x, t, CLIMB, NEAR))(X, likeliest)
+        return m, jax.vmap(lambda t: mode.scale(w, t) if full else log_s(t))(m), log_p, decoded
 
     def log_s(t: Array) -> Array:
-        return -0.5 * jnp.log(jnp.diagonal(_mode.precision(w, t)))
+        return -0.5 * jnp.log(jnp.diagonal(mode.precision(w, t)))
 
     m, width, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
     return FullGaussian(m, width) if full else Gaussian(m, width), log_p, decoded.sum()

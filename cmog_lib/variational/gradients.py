@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import Gaussian
 
@@ -63,6 +63,6 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
 
 
 def _checked(w: Any, q: Any, x: Array) -> tuple[Any, Gaussian, Array]:
-    w, q = _validate.decoder(w), _validate.kind("q", q, Gaussian)
-    _validate.array("q.m", q.m, (w.latent_dim,))
-    return w, q, _validate.array("x", x, (w.data_dim,))
+    w, q = door.decoder(w), door.kind("q", q, Gaussian)
+    door.array("q.m", q.m, (w.latent_dim,))
+    return w, q, door.array("x", x, (w.data_dim,))

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _nodes, _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import door, table
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import log_p_x_given_t_table
 from cmog_lib.posteriors import Gaussian, Weighted
 from cmog_lib.quadrature import Nodes
@@ -75,19 +75,19 @@ def cavi_grid(
     or sweeps below 1, and more numbers than can be held. Slides 19 and 20.
     """
     w = as_module(w)
-    x = _validate.one_or_many("x", x, w.data_dim)
+    x = door.one_or_many("x", x, w.data_dim)
     batch = x.shape[:-1]
-    nodes = Nodes(*_validate.nodes(nodes, w.latent_dim))
+    nodes = Nodes(*door.nodes(nodes, w.latent_dim))
     axis = _axes(nodes, w.latent_dim)
-    _nodes.affordable_table(x if batch else x[None], len(nodes.t))
-    starts, sweeps = _validate.count("starts", starts), _validate.count("sweeps", sweeps)
+    table.affordable_table(x if batch else x[None], len(nodes.t))
+    starts, sweeps = door.count("starts", starts), door.count("sweeps", sweeps)
     if start is not None:
-        start = _validate.kind("start", start, Gaussian)
-        _validate.array("start.m", start.m, (*x.shape[:-1], w.latent_dim))
+        start = door.kind("start", start, Gaussian)
+        door.array("start.m", start.m, (*x.shape[:-1], w.latent_dim))
         start = start if batch else jax.tree.map(lambda part: part[None], start)
     log_q, bound, path = _cavi(w, x if batch else x[None], nodes, axis, start, starts, sweeps, keep_path)
     if not isinstance(bound, jax.core.Tracer) and bool(jnp.isnan(bound).any()):
-        _validate.decoded(w, nodes.t)
+        door.decoded(w, nodes.t)
         i = int(jnp.argmax(jnp.isnan(bound).any(axis=1)))
         log_p = log_p_x_given_t_table(w, (x if batch else x[None])[i : i + 1], nodes.t)[0]
         if not bool(jnp.isfinite(log_p).all()):
@@ -191,7 +191,7 @@ def _gaussian(axis: Array, m: Array, s: Array) -> Float[Array, "d n"]:
 def _axes(nodes: Any, d: int) -> Float[Array, "d n"]:
     """The nodes along each coordinate, if they are the same for all values of the others."""
     t = nodes.t
-    _validate.array("nodes.log_weight", nodes.log_weight, (len(t),))
+    door.array("nodes.log_weight", nodes.log_weight, (len(t),))
     n = round(len(t) ** (1 / d))
     if n**d == len(t) and n > 1:
         table = t.reshape(*(n,) * d, d)

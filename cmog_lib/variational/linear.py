@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import expected_log_joint
 from cmog_lib.decoders.linear import Linear, only_linear
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.posteriors import Gaussian
 
 
@@ -39,11 +39,11 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     fit, sweeps below 1. Slide 19. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
     """
     w = _linear(w)
-    x, sweeps = _validate.array("x", x, (w.data_dim,)), _validate.count("sweeps", sweeps)
+    x, sweeps = door.array("x", x, (w.data_dim,)), door.count("sweeps", sweeps)
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
-    start = _validate.kind("start", start, Gaussian)
-    _validate.array("start.m", start.m, (w.latent_dim,))
+    start = door.kind("start", start, Gaussian)
+    door.array("start.m", start.m, (w.latent_dim,))
     path, bound = _path(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
     moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)

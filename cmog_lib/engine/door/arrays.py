@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib._validate.numbers import positive
+from cmog_lib.engine.door.numbers import positive
 
 BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together, and that a device's array is copied for
 

@@ -5,7 +5,7 @@ Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wh
 precision, float64 with `jax_enable_x64` and float32 without.
 """
 
-from cmog_lib._validate.arrays import (
+from cmog_lib.engine.door.arrays import (
     array,
     log_weights,
     nodes,
@@ -16,9 +16,9 @@ from cmog_lib._validate.arrays import (
     scalar,
     variances,
 )
-from cmog_lib._validate.decoders import at_modes, called, decoded, decoder, described, undecoded
-from cmog_lib._validate.numbers import count, function, key, kind, positive, sizes
-from cmog_lib._validate.precision import in_session
+from cmog_lib.engine.door.decoders import at_modes, called, decoded, decoder, described, undecoded
+from cmog_lib.engine.door.numbers import count, function, key, kind, positive, sizes
+from cmog_lib.engine.door.precision import full_precision, in_session
 
 __all__ = [
     "array",
@@ -28,6 +28,7 @@ __all__ = [
     "decoded",
     "decoder",
     "described",
+    "full_precision",
     "function",
     "in_session",
     "key",

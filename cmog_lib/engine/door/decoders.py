@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib._validate.numbers import count
-from cmog_lib._validate.precision import in_session
+from cmog_lib.engine.door.numbers import count
+from cmog_lib.engine.door.precision import in_session
 
 
 def decoder(w: Any) -> Any:

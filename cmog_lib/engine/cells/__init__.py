@@ -1,0 +1,1 @@
+"""The adaptive cells of latent space behind `quadrature.exact`."""

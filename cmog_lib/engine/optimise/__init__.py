@@ -1,0 +1,1 @@
+"""The loops behind `optimise`: their steps, batches, interrupts, checkpoints and words for what was not finite."""
