@@ -395,6 +395,7 @@ ROWS = {
     "amortised.encoders.CNN": "image_shape:shape latent_dim:n channels:sizes width:n key",
     "amortised.encoders.Linear": "V a:b log_s",
     "amortised.encoders.as_module": "encoder:any-encoder",
+    "amortised.encoders.encoded": "encoder:any-encoder X",
     "amortised.encoders.MLP": "data_dim:n latent_dim:n width:n depth:n key",
     "bound.expected_log_joint": "w q:q-or-weights x n:n-on-a-grid",
     "bound.importance": "w q x:x-or-X M:n key",

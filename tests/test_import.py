@@ -10,7 +10,7 @@ import sys
 HEAVY = ["matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "sklearn", "scipy.optimize", "optax", "numpyro"]
 HEAVY += ["pooch", "requests", "tqdm", "cmog_lib.classroom"]
 ROOMS = ["amortised", "bound", "datasets", "decoders", "em", "engine", "likelihood", "mcmc"]
-ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature", "sharding", "variational"]
+ROOMS += ["model", "nodes", "optimise", "posteriors", "ppca", "quadrature", "sharding", "variational"]
 
 
 def fresh(code: str) -> list[str]:

@@ -106,13 +106,13 @@ def test_blocks_of_nodes_change_nothing(dtype, monkeypatch):
     def value_and_slope():
         # A function of its own for every size of block, for what is compiled once is not compiled again.
         def total(w):
-            return jnp.sum(quadrature._log_p_x.__wrapped__(w, X, nodes))
+            return jnp.sum(table.by_blocks.__wrapped__(w, X, nodes))
 
-        return quadrature._log_p_x.__wrapped__(w, X, nodes), eqx.filter_grad(total)(w)
+        return table.by_blocks.__wrapped__(w, X, nodes), eqx.filter_grad(total)(w)
 
     whole, slope = value_and_slope()
     for entries in (1, 100, 3000):
-        monkeypatch.setattr(quadrature, "TABLE_ENTRIES", entries if entries > 1 else 30)
+        monkeypatch.setattr(table, "TABLE_ENTRIES", entries if entries > 1 else 30)
         parts, slope_of_parts = value_and_slope()
         tolerance = 1e-4 if dtype == "float32" else 1e-10
         assert jnp.allclose(parts, whole, rtol=tolerance, atol=tolerance)
@@ -161,7 +161,7 @@ def test_a_table_that_would_not_fit_is_never_held(dtype):
 
     def total(arrays, X, t, log_weight):
         w = eqx.combine(arrays, rest)
-        return jnp.sum(quadrature._log_p_x.__wrapped__(w, X, quadrature.Nodes(t, log_weight)))
+        return jnp.sum(table.by_blocks.__wrapped__(w, X, quadrature.Nodes(t, log_weight)))
 
     for function in (total, jax.value_and_grad(total)):
         held = jax.jit(function).lower(arrays, *shapes).compile().memory_analysis()

@@ -1,14 +1,25 @@
-"""Nodes in several dimensions from nodes in one, and whether they, and tables over them, can be held."""
+"""Nodes in several dimensions, sums over them without the table of all data, and whether both can be held."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
+
+from cmog_lib.decoders import Decoder, projected
+from cmog_lib.engine.door.decoders import decoded
+from cmog_lib.model import log_p_x_given_t_table
+from cmog_lib.nodes import Nodes
+
+R = TypeVar("R")
+TABLE_ENTRIES = 2**23  # how many numbers of the table log p(x_i|t_k,w) exist at a time
 
 MOST_OF_NODES, MOST_OF_A_TABLE = 2, 8  # GiB
 
@@ -63,3 +74,50 @@ def tensor(latent_dim: int, t: np.ndarray, log_weight: np.ndarray) -> tuple[Arra
 
 def _gigabytes(numbers: int | float) -> float:
     return numbers * jax.dtypes.canonicalize_dtype(float).itemsize / 2**30
+
+
+def finite(function: Callable[..., R]) -> Callable[..., R]:
+    """A function of w, X and nodes that raises ValueError where μ or σ is no number at a node, if values are known."""
+
+    @functools.wraps(function)
+    def looked_at(w: Any, X: Array, nodes: Nodes) -> R:
+        found = function(w, X, nodes)
+        *_, values = jax.tree.leaves(found)
+        if not isinstance(values, jax.core.Tracer):
+            # One latent always (a constant that is no number is lost when XLA folds it), all where it shows.
+            decoded(w, nodes.t if bool(jnp.isnan(values).any()) else nodes.t[:1])
+        return found
+
+    return looked_at
+
+
+@finite
+def logsumexp(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N"]:
+    """`jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1)`, without the table.
+
+    Of x only what the decoder can tell is asked of every node, see `projected`; the rest is the same at all of them.
+    """
+    told, seen, constant = projected(w, X)
+    return by_blocks(told, seen, nodes) + constant
+
+
+@eqx.filter_jit
+def by_blocks(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N"]:
+    """The same by blocks of nodes, so that the table never exists as a whole; on the way back each is made again."""
+    S = len(nodes.t)
+    block = int(np.clip(TABLE_ENTRIES // max(X.shape), 1, S))
+    fill = -S % block
+    t = jnp.pad(nodes.t, ((0, fill), (0, 0)), mode="edge").reshape(-1, block, nodes.t.shape[1])
+    # A node that is switched off weighs next to nothing, not nothing: a whole block of -inf has no gradient.
+    off = jnp.finfo(nodes.log_weight.dtype).min / 4
+    log_weight = jnp.pad(nodes.log_weight, (0, fill), constant_values=-jnp.inf).clip(off).reshape(-1, block)
+
+    @jax.checkpoint
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        t, log_weight = part
+        terms = log_p_x_given_t_table(w, X, t) + log_weight[None]
+        return jnp.logaddexp(total, jax.nn.logsumexp(terms, axis=1)), None
+
+    start = jnp.full(len(X), -jnp.inf, jnp.result_type(X, nodes.log_weight))
+    total = jax.lax.scan(add, start, (t, log_weight))[0]
+    return jnp.where(total < off / 2, -jnp.inf, total)

@@ -17,8 +17,10 @@ from cmog_lib.engine.door.arrays import (
     variances,
 )
 from cmog_lib.engine.door.decoders import at_modes, called, decoded, decoder, described, undecoded
+from cmog_lib.engine.door.entry import door
 from cmog_lib.engine.door.numbers import count, function, key, kind, positive, sizes
 from cmog_lib.engine.door.precision import full_precision, in_session
+from cmog_lib.engine.door.warning import warn
 
 __all__ = [
     "array",
@@ -28,6 +30,7 @@ __all__ = [
     "decoded",
     "decoder",
     "described",
+    "door",
     "full_precision",
     "function",
     "in_session",
@@ -44,4 +47,5 @@ __all__ = [
     "sizes",
     "undecoded",
     "variances",
+    "warn",
 ]
