@@ -7,7 +7,6 @@ fit the nodes and not what is between. `fit` warns of it.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -18,15 +17,14 @@ from jaxtyping import Array, Float, Int
 
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
-from cmog_lib.engine import door
 from cmog_lib.engine.devices import gathered
-from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.door import decoded, described, door, warn
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible, look
+from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import NotFinite, Optimum, maximise
 from cmog_lib.posteriors import Weighted
-from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
 
 
@@ -47,7 +45,7 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+@door("w X nodes:nodes-of-a-table")
 def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
 
@@ -57,7 +55,7 @@ def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     return posterior(w, X, nodes)
 
 
-@full_precision
+@door("w X:X-of-a-regression q:weights max_steps")
 def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
 
@@ -70,7 +68,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     return _m_step(w, q, X, max_steps)[0]
 
 
-@full_precision
+@door("w X:X-of-a-regression T:[M,N,d] max_steps")
 def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
@@ -79,32 +77,26 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     and as `m_step` does for constant columns.
     Slide 16.
     """
-    w = as_module(w)
-    X = door.array("X", X, ("N", w.data_dim))
-    T = door.array("T", T, ("M", len(X), w.latent_dim))
-    max_steps = door.count("max_steps", max_steps)
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
     if is_linear(w):
-        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
-    door.decoded(w, summary.t[:1024])
+    decoded(w, summary.t[:1024])
     return _uphill(w, summary, max_steps).w
 
 
-@full_precision
+@door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
     Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
     """
-    max_steps = door.count("max_steps", max_steps)
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
-@full_precision
+@door("w:decoder X:X-of-a-regression nodes:nodes-of-a-table steps max_steps")
 @interruptible
 def fit(
     w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, steps: int, max_steps: int = 20, progress: bool = True
@@ -118,19 +110,19 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, max_steps = door.count("steps", steps), door.count("max_steps", max_steps)
-    w, interrupted = door.decoder(w), False
-    X = door.array("X", X, ("N", w.data_dim))
     path: list[Any] = [w]
+    interrupted = False
     bounds: list[float] = []
-    values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
+    values, evaluations = [_mean(log_p_x(as_module(w), X, nodes))], [0]
     with tqdm(total=steps, disable=not progress, unit="EM step", leave=False) as bar:
         try:
             for _ in range(steps):
-                q = e_step(path[-1], X, nodes)
-                touching = mean_bound(path[-1], q, X, nodes)
-                w_new, asked = _m_step(path[-1], q, X, max_steps)
-                lifted, value = mean_bound(w_new, q, X, nodes), _mean(log_p_x(w_new, X, nodes))
+                w = as_module(path[-1])
+                q = e_step(w, X, nodes)
+                touching = mean_bound(w, q, X, nodes)
+                w_new, asked = _m_step(w, q, X, max_steps)
+                w = as_module(w_new)
+                lifted, value = mean_bound(w, q, X, nodes), _mean(log_p_x(w, X, nodes))
                 spent = [*evaluations, evaluations[-1] + (1 + asked) * len(nodes.t)]
                 both = [*bounds, touching, lifted]
                 path, bounds, values, evaluations = [*path, w_new], both, [*values, value], spent
@@ -139,39 +131,31 @@ def fit(
                 look()
         except KeyboardInterrupt:
             interrupted = True
-    few = float(jnp.median(1 / jnp.sum(e_step(path[-1], X, nodes).weight ** 2, axis=1)))
+    few = float(jnp.median(1 / jnp.sum(e_step(as_module(path[-1]), X, nodes).weight ** 2, axis=1)))
     if not few >= 2:
-        warnings.warn(
+        warn(
             f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
             " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
             " quadrature.exact tells what w is worth",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
 
 
-@full_precision
+@door("w X q:weights nodes:nodes-of-q")
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
     """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
 
     p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
     """
-    w, X, q = _checked(w, X, q)
-    t, log_p_t = door.nodes(nodes, w.latent_dim)
-    door.same("q.t", q.t, "nodes.t", t)
-    return float(_mean_bound(w, q, X, log_p_t))
+    return float(_mean_bound(w, q, X, nodes.log_weight))
 
 
 def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
     """The new decoder, and how often the value and its gradient were asked for."""
-    w, X, q = _checked(w, X, q)
-    max_steps = door.count("max_steps", max_steps)
     summary = _summary(X, q)
     if is_linear(w):
-        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
-    door.decoded(w, q.t)
+    decoded(w, q.t)
     found = _uphill(w, summary, max_steps)
     return found.w, found.evaluations
 
@@ -180,7 +164,7 @@ def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
     try:
         return maximise(_expected_log_p, w, summary, max_steps=max_steps)
     except NotFinite as error:
-        raise with_facts(error, door.described(error.ascent.w, summary.t, summary.mean)) from error
+        raise with_facts(error, described(error.ascent.w, summary.t, summary.mean)) from error
 
 
 class _Summary(eqx.Module):
@@ -240,12 +224,3 @@ def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
 
 def _mean(values: Array) -> float:
     return float(gathered(values).mean(dtype=np.float64))
-
-
-def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
-    w = as_module(w)
-    X = door.array("X", X, ("N", w.data_dim))
-    q = door.kind("q", q, Weighted, advice="as e_step returns it")
-    door.array("q.t", q.t, ("S", w.latent_dim))
-    door.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
-    return w, X, q

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.decoders import Decoder, as_module
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import decoded, described, door, warn
 from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible
+from cmog_lib.engine.table import CELLS as CELLS
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
-# Cells a dimension where the caller names none: about a thousand latents are decoded in one step, some more for d = 3.
-CELLS = {1: 512, 2: 32, 3: 14}
 COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
 
 
+@door("latent_dim n:nodes-of-a-grid half_width:positive key")
 def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[Array, ""]) -> Nodes:
     """∫ f(t) p(t) dt = E_u Σ_s f(t_s + hu) p(t_s + hu) h^d, u ~ U(−½, ½)^d: a grid shifted at random by part of a cell.
 
@@ -34,11 +32,11 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
     Without bias for any n: a training that sees another shift at every step cannot hide from the nodes between them.
     Raises ValueError as `quadrature.grid` does, or for an untyped key. Source: Cranley and Patterson 1976.
     """
-    centres, key = grid(latent_dim, n, half_width).t, door.key(key)
+    centres = grid(latent_dim, n, half_width).t
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
 
 
-@full_precision
+@door("w key X batch_size n:cells half_width:positive steps chunk learning_rate:positive")
 @interruptible
 def fit(
     w: Decoder,
@@ -70,16 +68,9 @@ def fit(
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
     was seen there.
     """
-    w, key = as_module(w), door.key(key)
-    X = door.array("X", X, ("N", w.data_dim))
-    batch_size = batch_size_for(X, door.count("batch_size", batch_size))
-    d = w.latent_dim
-    n = door.count("n", CELLS.get(d, 2) if n is None else n, 2)
-    nodes = grid(d, n, half_width)
-    door.count("steps", steps), door.count("chunk", chunk), door.positive("learning_rate", learning_rate)
-    door.decoded(w, nodes.t)
-    side = jnp.asarray(2 * half_width / n, X.dtype)
-    problem = _Problem(X, nodes.t, side, batch_size, shares_of(X))
+    nodes, side = grid(w.latent_dim, n, half_width), jnp.asarray(2 * half_width / n, X.dtype)
+    decoded(w, nodes.t)
+    problem = _Problem(X, nodes.t, side, batch_size_for(X, batch_size), shares_of(X))
     try:
         found = ascend(
             _mean_log_p_x,
@@ -95,7 +86,7 @@ def fit(
         )
     except NotFinite as error:
         X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
-        raise with_facts(error, door.described(error.ascent.w, shifted.t, X)) from error
+        raise with_facts(error, described(error.ascent.w, shifted.t, X)) from error
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found
 
@@ -129,12 +120,10 @@ def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array,
 
     gap = nats(2 * n) - nats(n)
     if not gap <= COARSE:
-        warnings.warn(
+        warn(
             f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
             " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
             " Take a larger n, or a decoder with a larger sigma_min",
-            RuntimeWarning,
-            stacklevel=4,
         )
 
 

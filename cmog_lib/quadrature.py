@@ -42,11 +42,7 @@ def gauss_hermite(latent_dim: int, n: int) -> Nodes:
     latent_dim: d. n: nodes a dimension, at least 2. Exact for polynomials, poor for a sharp likelihood.
     Raises ValueError when there would be too many nodes to hold. Source: Golub and Welsch (1969); SciPy computes it.
     """
-    from scipy.special import roots_hermitenorm
-
-    t, weight = roots_hermitenorm(n)
-    with np.errstate(divide="ignore"):  # the outermost of several hundred weights underflow, rightly, to nothing
-        return Nodes(*table.tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI))
+    return Nodes(*table.gauss_hermite(latent_dim, n))
 
 
 @door("latent_dim M:draws-of-the-prior key")

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Key
 from cmog_lib import bound, quadrature
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
-from cmog_lib.bound.draws import effective_draws, warn_if_few
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.draws import effective_draws, warn_if_few
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
 

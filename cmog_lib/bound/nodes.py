@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.door import door, warn
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
+from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
 
-@runtime_checkable
-class Nodes(Protocol):
-    """∫ f(t) p(t) dt ≈ Σ_s exp(log_weight_s) f(t_s): t [S, d] and log_weight [S], as `quadrature.grid` makes them."""
-
-    t: Any
-    log_weight: Any
-
-
-@full_precision
+@door("w:decoder x nodes q:on-nodes")
 def lower_bound_on_nodes(
     w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], nodes: Nodes
 ) -> Float[Array, ""]:
@@ -38,7 +29,7 @@ def lower_bound_on_nodes(
     return _expectation(log_q, log_joint, log_q)
 
 
-@full_precision
+@door("w:decoder x nodes q:on-nodes")
 def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = Σ_s q_s [log q_s − log p(t_s|x,w)] ≥ 0, in nats: the gap between log p(x|w) and L(w,q).
 
@@ -48,7 +39,7 @@ def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], 
     return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))
 
 
-@full_precision
+@door("q:gaussian nodes")
 def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     """q_s = q(t_s) h^d / Σ_s' q(t_s') h^d: a Gaussian as weights on the nodes of a grid.
 
@@ -56,33 +47,21 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
     do not fit.
     """
-    q = door.kind("q", q, Gaussian, FullGaussian)
-    door.array("q.mean", q.mean, ("d",))
-    t, log_weight = door.nodes(nodes, q.mean.shape[-1])
-    log_cell = log_weight + 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1)
-    log_q = jax.vmap(q.log_q)(t) + log_cell
+    log_cell = nodes.log_weight + 0.5 * jnp.sum(nodes.t**2 + LOG_2PI, axis=1)
+    log_q = jax.vmap(q.log_q)(nodes.t) + log_cell
     missed = jnp.abs(jnp.expm1(jax.nn.logsumexp(log_q)))
     if not isinstance(missed, jax.core.Tracer) and not missed < 0.01:
-        warnings.warn(
+        warn(
             f"q adds up to {1 + float(jnp.expm1(jax.nn.logsumexp(log_q))):.3g} on these nodes, not to 1: it is narrower"
-            " than their cells or reaches out of their box. Take more nodes, or a wider grid",
-            RuntimeWarning,
-            stacklevel=3,
+            " than their cells or reaches out of their box. Take more nodes, or a wider grid"
         )
-    return Weighted(t, log_q)  # which normalises
+    return Weighted(nodes.t, log_q)  # which normalises
 
 
 def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]:
     """log q_s, and log p(x|t_s,w) + log p_s, both [S]."""
-    w = door.decoder(w)
-    x = door.array("x", x, (w.data_dim,))
-    t, log_weight = door.nodes(nodes, w.latent_dim)
-    if not isinstance(door.kind("q", q, Gaussian, FullGaussian, Weighted), Weighted):
-        door.array("q.mean", q.mean, (w.latent_dim,))
-        q = on_nodes(q, nodes)
-    log_q = door.array("q.log_weight", q.log_weight, (len(t),), finite=False)
-    door.same("q.t", q.t, "nodes.t", t)
-    return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight
+    on = q if isinstance(q, Weighted) else on_nodes(q, nodes)
+    return on.log_weight, log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
 
 
 def _expectation(log_q: Array, log_a: Array, log_b: Array) -> Array:

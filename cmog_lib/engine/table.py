@@ -15,10 +15,14 @@ from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder, projected
 from cmog_lib.engine.door.decoders import decoded
-from cmog_lib.model import log_p_x_given_t_table
+from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.nodes import Nodes
+from cmog_lib.posteriors import FullGaussian, Gaussian
 
 R = TypeVar("R")
+# Cells a dimension where none are named: about a thousand latents are decoded at a time, some more for d = 3.
+CELLS = {1: 512, 2: 32, 3: 14}
+DECODED = 2**22  # numbers of decoded latents that exist at a time
 TABLE_ENTRIES = 2**23  # how many numbers of the table log p(x_i|t_k,w) exist at a time
 
 MOST_OF_NODES, MOST_OF_A_TABLE = 2, 8  # GiB
@@ -70,6 +74,32 @@ def tensor(latent_dim: int, t: np.ndarray, log_weight: np.ndarray) -> tuple[Arra
     for _ in range(latent_dim - 1):
         weights = (weights[:, None] + log_weight[None]).reshape(-1)
     return jnp.asarray(points), jnp.asarray(weights)
+
+
+def gauss_hermite(latent_dim: int, n: int) -> tuple[Array, Array]:
+    """t [n^d, d] and log_weight [n^d] with Σ_s exp(log_weight_s) f(t_s) = E f(t), t ~ N(0, I), for polynomials f.
+
+    Of degree below 2n in every t_j. Source: Golub and Welsch (1969); SciPy computes it.
+    """
+    from scipy.special import roots_hermitenorm
+
+    t, weight = roots_hermitenorm(n)
+    with np.errstate(divide="ignore"):  # the outermost of several hundred weights underflow, rightly, to nothing
+        return tensor(latent_dim, t, np.log(weight) - 0.5 * LOG_2PI)
+
+
+def expect(f: Callable[[Array], Array], q: Gaussian | FullGaussian, n: int, width: int) -> Array:
+    """E_q f(t) ≈ Σ_s weight_s f(m + L t_s) on n Gauss–Hermite nodes a dimension, laid out where q is.
+
+    width: how many numbers f decodes of a latent. Many nodes are decoded some at a time.
+    """
+    standard, log_weight = gauss_hermite(q.mean.shape[-1], n)
+    L = q.L if isinstance(q, FullGaussian) else jnp.diag(q.s)
+    t, weight = q.mean[None] + standard @ L.T, jnp.exp(log_weight)
+    at_a_time = max(1, DECODED // width)
+    if len(t) <= at_a_time:
+        return weight @ jax.vmap(f)(t)
+    return weight @ jax.lax.map(f, t, batch_size=at_a_time)
 
 
 def _gigabytes(numbers: int | float) -> float:

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from cmog_lib.decoders import Linear
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.sigma import log_sigma, refuse_constant, units
 from cmog_lib.ppca.closed_form import frame, linear, posterior_factor
-from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 
 
 @full_precision

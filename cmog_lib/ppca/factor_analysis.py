@@ -12,9 +12,9 @@ from cmog_lib import optimise
 from cmog_lib.decoders import Linear
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.sigma import refuse_constant
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
-from cmog_lib.ppca.sigma import refuse_constant
 from cmog_lib.ppca.spectrum import fit_all
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.bound import log_weights
-from cmog_lib.bound.draws import nan_among, nan_at
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.engine import door, mode
 from cmog_lib.engine.devices import gathered
 from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.draws import nan_among, nan_at
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from cmog_lib.decoders.contract import as_module
-from cmog_lib.decoders.linear import only_linear
+from cmog_lib.decoders.linear import is_linear, only_linear
 from cmog_lib.engine import table
 from cmog_lib.engine.door import arrays, decoders, numbers
 from cmog_lib.engine.door.entry import Kind
+from cmog_lib.engine.sigma import refuse_constant
 from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
@@ -32,13 +33,12 @@ def counted(minimum: int) -> Kind:
 
 
 def of(*classes: type, advice: str = "", each: bool = False) -> Kind:
-    """A q of these classes over the decoder's latents: of one datum, or, as x and X are, of `each` datum."""
+    """A q of these classes: of one datum, or of each of X, or with `each` of whatever x is."""
 
     def kind(name: str, value: Any, given: Given) -> Any:
-        q = numbers.kind(name, value, *classes, advice=advice)
-        if sizes := _sizes(given):
-            batch = (sizes["N"],) if "N" in sizes else () if not each else given["x"].shape[:-1]
-            arrays.array(f"{name}.mean", q.mean, (*batch, sizes["d"]))
+        q, sizes = numbers.kind(name, value, *classes, advice=advice), _sizes(given)
+        batch = given["x"].shape[:-1] if each else (sizes["N"],) if "N" in sizes else ()
+        arrays.array(f"{name}.mean", q.mean, (*batch, sizes.get("d", "d")))
         return q
 
     return kind
@@ -63,11 +63,20 @@ def named(kind: str) -> Kind:
 
 def _sizes(given: Given) -> Given:
     sizes = {"d": given["w"].latent_dim, "D": given["w"].data_dim} if "w" in given else {}
+    if "q" in given and not sizes:
+        sizes = {"d": given["q"].mean.shape[-1]}
     return sizes | ({"N": len(given["X"])} if "X" in given else {})
 
 
 def _X(name: str, X: Any, given: Given) -> Any:
     return arrays.array(name, X, ("N", _sizes(given).get("D", "D")))
+
+
+def _X_of_a_regression(name: str, X: Any, given: Given) -> Any:
+    X, w = _X(name, X, given), given["w"]
+    if is_linear(w):
+        refuse_constant(X, each=w.log_sigma.ndim > 0)
+    return X
 
 
 def _nodes(name: str, nodes: Any, given: Given) -> Nodes:
@@ -78,6 +87,39 @@ def _nodes_of_a_table(name: str, nodes: Any, given: Given) -> Nodes:
     nodes = _nodes(name, nodes, given)
     table.affordable_table(given["X"], len(nodes.t))
     return nodes
+
+
+def _nodes_of_q(name: str, nodes: Any, given: Given) -> Nodes:
+    nodes = _nodes(name, nodes, given)
+    arrays.same("q.t", given["q"].t, f"{name}.t", nodes.t)
+    return nodes
+
+
+def _on_nodes(name: str, q: Any, given: Given) -> Any:
+    """A posterior of one datum, which lives on the nodes if it is of weights."""
+    q, nodes = numbers.kind(name, q, Gaussian, FullGaussian, Weighted), given["nodes"]
+    if isinstance(q, Weighted):
+        arrays.array(f"{name}.log_weight", q.log_weight, (len(nodes.t),), finite=False)
+        arrays.same(f"{name}.t", q.t, "nodes.t", nodes.t)
+    else:
+        arrays.array(f"{name}.mean", q.mean, (_sizes(given)["d"],))
+    return q
+
+
+def _around_q(name: str, n: Any, given: Given) -> int:
+    """Gauss–Hermite nodes a dimension, where the expectation is not closed form."""
+    n, d = numbers.count(name, n, 2), _sizes(given)["d"]
+    if not is_linear(given["w"]) and not isinstance(given["q"], Weighted) and n**d > 2**20:
+        raise ValueError(
+            f"{name} must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
+            f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"
+        )
+    return n
+
+
+def _cells(name: str, n: Any, given: Given) -> int:
+    d = given["w"].latent_dim
+    return _grid(3, "grid")(name, table.CELLS.get(d, 2) if n is None else n, {"latent_dim": d})
 
 
 def _grid(most: int | None, rule: str) -> Kind:
@@ -110,12 +152,17 @@ KINDS: dict[str, Kind] = {
     "linear": lambda name, w, given: only_linear(w, "whose p(x|w) is closed form"),
     "x": shaped("D"),
     "X": _X,
+    "X-of-a-regression": _X_of_a_regression,
     "x-or-X": lambda name, x, given: arrays.one_or_many(name, x, _sizes(given)["D"]),
     "t": shaped("d"),
     "T": shaped("S,d"),
     "nodes": _nodes,
     "nodes-of-a-table": _nodes_of_a_table,
     "audit": optional(_nodes),
+    "nodes-of-q": _nodes_of_q,
+    "on-nodes": _on_nodes,
+    "nodes-around-q": _around_q,
+    "cells": _cells,
     "nodes-of-a-grid": _grid(3, "grid"),
     "nodes-of-gauss-hermite": _grid(None, "gauss_hermite"),
     "draws-of-the-prior": _draws_of_the_prior,
@@ -123,6 +170,7 @@ KINDS: dict[str, Kind] = {
     "drawn": of(Gaussian, FullGaussian, advice="from which to draw"),
     "drawn-for-each": of(Gaussian, FullGaussian, advice="from which to draw", each=True),
     "factorised": of(Gaussian),
+    "factorised-of-any": lambda name, q, given: numbers.kind(name, q, Gaussian),
     "posterior": of(Gaussian, FullGaussian, Weighted),
     "weights": _weights,
     "key": lambda name, key, given: numbers.key(key),
