@@ -15,7 +15,7 @@ from cmog_lib.engine.door import decoded, described, door, warn
 from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible
-from cmog_lib.engine.table import CELLS as CELLS
+from cmog_lib.engine.table import CELLS
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.quadrature import Nodes, grid, log_p_x
@@ -68,6 +68,7 @@ def fit(
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
     was seen there.
     """
+    n = CELLS[w.latent_dim] if n is None else n
     nodes, side = grid(w.latent_dim, n, half_width), jnp.asarray(2 * half_width / n, X.dtype)
     decoded(w, nodes.t)
     problem = _Problem(X, nodes.t, side, batch_size_for(X, batch_size), shares_of(X))

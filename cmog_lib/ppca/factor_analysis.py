@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,19 @@ from jaxtyping import Array, Float
 
 from cmog_lib import optimise
 from cmog_lib.decoders import Linear
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
-from cmog_lib.engine.sigma import refuse_constant
+from cmog_lib.engine.door import door, positive
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.spectrum import fit_all
 
 
-@full_precision
+def _share(name: str, value: Any, given: dict[str, Any]) -> float:
+    if positive(name, value) >= 1:
+        raise ValueError(f"{name} must be a share of the standard deviation below 1, got {value}")
+    return float(value)
+
+
+@door("X:X-that-varies tolerance:positive", floor=_share)
 def fit_factor_analysis(
     X: Float[Array, "N D"], latent_dim: int, *, floor: float = 1e-3, tolerance: float = 1e-12, max_steps: int = 2000
 ) -> Linear:
@@ -34,11 +39,6 @@ def fit_factor_analysis(
     RuntimeError when max_steps were not enough.
     Source: Jöreskog 1967: given σ the best W is closed form, which leaves D unknowns for L-BFGS.
     """
-    X = door.array("X", X, ("N", "D"))
-    floor, tolerance = door.positive("floor", floor), door.positive("tolerance", tolerance)
-    if floor >= 1:
-        raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
-    refuse_constant(X, each=True)
     with jax.enable_x64(True):
         b, deviation, S = _standardised(X)
         spectrum = fit_all((X - b[None]) / deviation[None])

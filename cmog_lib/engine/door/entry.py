@@ -43,7 +43,7 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
                 except TypeError:
                     return function(*args, **kwargs)  # which says it in Python's own words
                 bound.apply_defaults()
-                given: dict[str, Any] = {}  # what has been checked
+                given = {name: bound.arguments[name] for name in signature.parameters if name == "self"}
                 token = _inside.set(True)
                 try:
                     for name, kind in (*_kinds(wanted), *kinds.items()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from cmog_lib.decoders.contract import as_module
 from cmog_lib.decoders.linear import is_linear, only_linear
 from cmog_lib.engine import table
@@ -63,7 +65,9 @@ def named(kind: str) -> Kind:
 
 def _sizes(given: Given) -> Given:
     sizes = {"d": given["w"].latent_dim, "D": given["w"].data_dim} if "w" in given else {}
-    if "q" in given and not sizes:
+    if "self" in given:
+        sizes = {"D": given["self"].data_dim}
+    elif "q" in given and not sizes:
         sizes = {"d": given["q"].mean.shape[-1]}
     return sizes | ({"N": len(given["X"])} if "X" in given else {})
 
@@ -77,6 +81,20 @@ def _X_of_a_regression(name: str, X: Any, given: Given) -> Any:
     if is_linear(w):
         refuse_constant(X, each=w.log_sigma.ndim > 0)
     return X
+
+
+def _X_that_varies(name: str, X: Any, given: Given) -> Any:
+    X = _X(name, X, given)
+    refuse_constant(X, each=True)
+    return X
+
+
+def _linear_in_range(name: str, w: Any, given: Given) -> Any:
+    """A linear decoder for which the precision holds the variances of x."""
+    w = KINDS["linear"](name, w, given)
+    values = jnp.sum(w.W**2, axis=1) + w.sigma**2
+    arrays.variances(name, values, lambda: jnp.maximum(jnp.abs(w.W).max(), w.sigma.max()))
+    return w
 
 
 def _nodes(name: str, nodes: Any, given: Given) -> Nodes:
@@ -117,9 +135,10 @@ def _around_q(name: str, n: Any, given: Given) -> int:
     return n
 
 
-def _cells(name: str, n: Any, given: Given) -> int:
+def _cells(name: str, n: Any, given: Given) -> Any:
     d = given["w"].latent_dim
-    return _grid(3, "grid")(name, table.CELLS.get(d, 2) if n is None else n, {"latent_dim": d})
+    _grid(3, "grid")(name, table.CELLS.get(d, 2) if n is None else n, {"latent_dim": d})
+    return n
 
 
 def _grid(most: int | None, rule: str) -> Kind:
@@ -150,8 +169,12 @@ KINDS: dict[str, Kind] = {
     "w": lambda name, w, given: as_module(w),  # as compiled functions take it
     "decoder": lambda name, w, given: decoders.decoder(w),  # as it is, of whatever class
     "linear": lambda name, w, given: only_linear(w, "whose p(x|w) is closed form"),
+    "linear-in-range": _linear_in_range,
     "x": shaped("D"),
+    "x-observed": lambda name, x, given: arrays.array(name, x, (_sizes(given)["D"],), missing=True),
     "X": _X,
+    "X-as-it-is": lambda name, X, given: arrays.array(name, X, ("N", "D"), mapped=True),
+    "X-that-varies": _X_that_varies,
     "X-of-a-regression": _X_of_a_regression,
     "x-or-X": lambda name, x, given: arrays.one_or_many(name, x, _sizes(given)["D"]),
     "t": shaped("d"),
