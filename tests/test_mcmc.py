@@ -12,8 +12,7 @@ import pytest
 
 from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
 from cmog_lib.engine.chains import adapt
-from cmog_lib.engine.mode import precision
-from cmog_lib.mcmc.scale import scale_at
+from cmog_lib.engine.mode import precision, scale_at
 from cmog_lib.posteriors import FullGaussian
 
 KEY = jax.random.key(0)
