@@ -176,14 +176,26 @@ def as_module(encoder: Any, w: Any = None) -> Any:
     return encoder
 
 
-@full_precision
+def _encoder(name: str, encoder: Any, given: dict[str, Any]) -> Any:
+    return as_module(encoder)
+
+
+def _X(name: str, X: Any, given: dict[str, Any]) -> Array:
+    return door.array(name, X, ("N", given["encoder"].data_dim))
+
+
+def fitting(name: str, encoder: Any, given: dict[str, Any]) -> Any:
+    """An encoder that fits the decoder w: a kind of argument for `door`."""
+    return as_module(encoder, given["w"])
+
+
+@door.door(encoder=_encoder, X=_X)
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     """q(t|x_i) for all data at once: m and log_s [N, d].
 
     Raises ValueError for data that are not the encoder's, and where m or log s is not finite, naming the datum.
     """
-    encoder = as_module(encoder)
-    q = encode(encoder, door.array("X", X, ("N", encoder.data_dim)))
+    q = encode(encoder, X)
     good = (jnp.isfinite(q.m) & jnp.isfinite(q.log_s)).all(axis=1)
     if not isinstance(good, jax.core.Tracer) and not bool(good.all()):
         i = int(jnp.argmin(good))

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Key
 from cmog_lib import bound, quadrature
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
-from cmog_lib.decoders import Decoder, as_module
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import door
 from cmog_lib.engine.draws import effective_draws, warn_if_few
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
@@ -42,7 +41,7 @@ class Ladder(eqx.Module):
         return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
-@full_precision
+@door("w key X starts n:from-two half_width:positive", encoder=encoders.fitting)
 def gap_ladder(
     w: Decoder,
     encoder: Encoder,
@@ -65,11 +64,7 @@ def gap_ladder(
     key, and for q's with draws at which w is NaN; warns as `quadrature.exact`, `variational.cavi_grid`, `fit_q` and
     `bound.importance` do. Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
     """
-    w, key = as_module(w), door.key(key)
-    X = door.array("X", X, ("N", w.data_dim))
-    starts, n = door.count("starts", starts), door.count("n", n, 2)
-    half_width = door.positive("half_width", half_width)
-    d, told = w.latent_dim, encoded(encoders.as_module(encoder, w), X)
+    d, told = w.latent_dim, encoded(encoder, X)
     value: dict[str, Any] = {TRUTH: None}
     error: dict[str, Any] = {TRUTH: None}
     q: dict[str, Any] = {}
@@ -92,7 +87,7 @@ def gap_ladder(
     return Ladder(value, error, q)
 
 
-@full_precision
+@door("w key X draws q:gaussian")
 def gaussian_bound(
     w: Decoder, q: Gaussian | FullGaussian, X: Float[Array, "N D"], *, key: Key[Array, ""], draws: int = 1024
 ) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
@@ -102,10 +97,6 @@ def gaussian_bound(
     change; for larger d by so many draws, with their standard error. Raises ValueError when the shapes do not fit, or
     for an untyped key.
     """
-    w, key = as_module(w), door.key(key)
-    X, draws = door.array("X", X, ("N", w.data_dim)), door.count("draws", draws)
-    q = door.kind("q", q, Gaussian, FullGaussian)
-    door.array("q.mean", q.mean, (len(X), w.latent_dim))
     if w.latent_dim <= 2:
         fine, coarse = (_by_nodes(w, q, X, n) for n in (HERMITE, 3 * HERMITE // 4))
         return fine, jnp.abs(fine - coarse)

@@ -126,7 +126,7 @@ def fit(
     if file is not None and (found := file.load()):
         done, (_, *path), record, chains = found
         path = [w, *path]
-    reached = (path, record, chains)
+    reached: Any = (path, record, chains)
     with tqdm(total=steps, initial=done, disable=not progress, unit="MC-EM step", leave=False) as bar:
         try:
             for key_step in jax.random.split(key, steps)[done:]:

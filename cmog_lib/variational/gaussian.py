@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -12,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.bound import log_weights
-from cmog_lib.decoders import Decoder, as_module
-from cmog_lib.engine import door, mode
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine import mode
 from cmog_lib.engine.devices import gathered
-from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.door import at_modes, count, door, warn
 from cmog_lib.engine.draws import nan_among, nan_at
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible
@@ -48,7 +47,13 @@ class Fitted(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+def _pairs_of(name: str, M: Any, given: dict[str, Any]) -> int:
+    if count(name, M, 2) % 2:
+        raise ValueError(f"{name} must be even, for pairs of draws m ± s ε, got {M}")
+    return int(M)
+
+
+@door("w key X steps starts draws start:gaussian-or-none", M=_pairs_of)
 @interruptible
 def fit_q(
     w: Decoder,
@@ -76,20 +81,13 @@ def fit_q(
     Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
     is left out.
     """
-    w, key = as_module(w), door.key(key)
-    X = door.array("X", X, ("N", w.data_dim))
-    steps, starts, draws = (door.count(*pair) for pair in (("steps", steps), ("starts", starts), ("draws", draws)))
-    if door.count("M", M, 2) % 2:
-        raise ValueError(f"M must be even, for pairs of draws m ± s ε, got {M}")
     key_start, key_climb, key_bound = jax.random.split(key, 3)
     key_rise = jax.random.fold_in(key, 3)
     if start is None:
         q, log_p, decoded = _starts(w, X, starts, full, key_start)
-        door.at_modes(w, q.m, log_p, q.L if full else q.log_s)
+        at_modes(w, q.m, log_p, q.L if full else q.log_s)
         evaluations = starts * LOOKED_AT + int(decoded)
     else:
-        start = door.kind("start", start, Gaussian, FullGaussian)
-        door.array("start.m", start.m, (len(X), w.latent_dim))
         q, evaluations = jax.tree.map(lambda part: part[None], start), 0
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)
     K, N = q.m.shape[:2]
@@ -163,12 +161,10 @@ def _rise(w: Any, X: Array, q: Any, key: Array) -> Float[Array, "N"]:
 
 def _warn_if_rising(rise: np.ndarray, steps: int) -> None:
     if rise.max() > UNCLIMBED or rise.mean() > UNCLIMBED_MEAN:
-        warnings.warn(
+        warn(
             f"fit_q has not converged in {steps} steps: by its slope the bound would still rise by about"
             f" {rise.mean():.2g} nats a datum, and by {rise.max():.2g} for X[{int(rise.argmax())}]. Take more steps, or"
             " leave out start",
-            RuntimeWarning,
-            stacklevel=5,
         )
 
 

@@ -24,7 +24,7 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
     Args:
         wanted: the arguments in the order in which they are checked, such as "w X nodes". Each is of the kind that its
             name says in `kinds.KINDS`, or of the one after a colon, as in "M:count" or "T:[M,N,d]".
-        kinds: kinds of the room's own by the name of the argument, checked last.
+        kinds: kinds of the room's own by the name of the argument; one that is not in `wanted` is checked last.
 
     Raises:
         ValueError: by the function that is returned, for an argument that is not of its kind.
@@ -32,6 +32,13 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
+
+        @functools.cache
+        def asked() -> dict[str, Kind]:
+            from cmog_lib.engine.door.kinds import named  # which imports what is decorated here
+
+            listed = (argument.partition(":") for argument in wanted.split())
+            return {name: kinds.get(name) or named(kind or name) for name, _, kind in listed} | kinds
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -46,7 +53,7 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
                 given = {name: bound.arguments[name] for name in signature.parameters if name == "self"}
                 token = _inside.set(True)
                 try:
-                    for name, kind in (*_kinds(wanted), *kinds.items()):
+                    for name, kind in asked().items():
                         given[name] = kind(name, bound.arguments[name], given)
                     bound.arguments.update(given)
                     return function(*bound.args, **bound.kwargs)
@@ -56,11 +63,3 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
         return checked
 
     return decorated
-
-
-@functools.cache
-def _kinds(wanted: str) -> tuple[tuple[str, Kind], ...]:
-    from cmog_lib.engine.door.kinds import named  # which imports what is decorated here
-
-    pairs = (argument.partition(":") for argument in wanted.split())
-    return tuple((name, named(kind or name)) for name, _, kind in pairs)
