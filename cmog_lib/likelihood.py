@@ -53,7 +53,11 @@ def fit(
     progress: bool = True,
     checkpoint: str | Path | None = None,
 ) -> Ascent:
-    """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: exact maximum likelihood, by stochastic gradients.
+    """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: maximum likelihood, the integral inside the gradient.
+
+    It climbs E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this
+    is below log p(x|w), by less the finer the grid: a posterior narrower than a cell costs nats. `quadrature.exact`
+    gives log p(x|w) itself.
 
     w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`. X: [N, D], data. Every step
     takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14). Of data
@@ -61,8 +65,6 @@ def fit(
     multiple of k.
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam; the
     bar shows nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
-    By Jensen's inequality the mean of the trace is below log p(x|w), by less the finer the grid: a posterior narrower
-    than a cell costs it nats. What w is worth, `quadrature.exact` tells.
     Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
     Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what

@@ -85,7 +85,7 @@ _posterior = posterior  # which lectures 1 and 4 show
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """log p(x_i|w) with a bound on its error, both [N], in nats and in double precision whatever the session's is.
+    """log p(x_i|w) with an estimate of its error, both [N], in nats and in double precision whatever the session's is.
 
     error: what the last halving of the cells, or every second cell left out, changed, with rounding; inf where the
     sum had not settled. evaluations: how many latents this process decoded.

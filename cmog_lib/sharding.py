@@ -1,8 +1,9 @@
 """Data on many devices and many hosts: each device holds a share of the rows, and functions take them as they are.
 
-There is no second code path. JAX lays out a computation after the arrays it is given: what is a sum over data becomes
-one sum on each device and one over devices. Between hosts it is the same, once each of their processes has called
-`jax.distributed.initialize`; all of them then run the same program.
+Compiled functions are the same as on one device: JAX lays out a computation after its arrays. What is a sum
+over data becomes one sum on each device and one over devices. Between hosts it is the same, once each of their
+processes has called `jax.distributed.initialize`; all of them then run the same program. What NumPy or SciPy steers
+from outside has a path of its own: `by_process`.
 """
 
 from __future__ import annotations

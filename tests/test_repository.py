@@ -207,6 +207,12 @@ def test_library_module_imports_nothing_heavy_at_its_top(path):
     assert not {name.split(".")[0] for name in imports(path)} & CLASSROOM_ONLY, "plots and widgets are the classroom's"
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT / "cmog_lib")))
+def test_rooms_leave_to_the_engine_what_a_formula_has_no_use_for(path):
+    if "engine" not in path.parts:
+        assert not {name.split(".")[0] for name in imports(path)} & {"warnings", "signal", "threading", "contextvars"}
+
+
 def test_every_package_that_the_library_imports_is_a_declared_dependency():
     distribution = {"sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipython", "mpl_toolkits": "matplotlib"}
     library = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,13 +10,18 @@ from jaxtyping import Array, Float
 
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import CNN, MLP
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.door import door, in_session
 
 W = TypeVar("W", Linear, MLP, CNN)
 
 
-@full_precision
+def _known(name: str, w: Any, given: dict[str, Any]) -> Any:
+    if not isinstance(w, (Linear, MLP, CNN)):
+        raise ValueError(f"{name} must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
+    return in_session(w)
+
+
+@door("w X", w=_known)
 def start_at(w: W, X: Float[Array, "N D"]) -> W:
     """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
 
@@ -25,9 +30,6 @@ def start_at(w: W, X: Float[Array, "N D"]) -> W:
     A network whose first σ is far from the data's spends its first hundreds of steps on nothing else.
     Raises ValueError for another decoder, for data of the wrong width, and where the data spread no more than σ_min.
     """
-    if not isinstance(w, (Linear, MLP, CNN)):
-        raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
-    w, X = door.in_session(w), door.array("X", X, ("N", w.data_dim))
     b = X.mean(axis=0)
     largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
     s = largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))

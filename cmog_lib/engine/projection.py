@@ -14,8 +14,7 @@ from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.decoders.networks import MLP, Nothing
-from cmog_lib.engine import door
-from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.door import door
 
 
 class Projected(eqx.Module):
@@ -40,7 +39,7 @@ class Projected(eqx.Module):
         return mu, jnp.ones_like(mu)
 
 
-@full_precision
+@door("w:decoder X")
 def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N k"], Float[Array, "N"]]:
     """log N(x; Wh(t) + b, diag σ²) = log N(Qᵀ(x − b)/σ; R h(t), I) + constant(x), where diag(σ)⁻¹W = QR.
 
@@ -50,8 +49,6 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     with X and 0; so does one without values, inside `jit` or `grad`, since it may be w that is differentiated there.
     Raises ValueError for data that are not finite or not the decoder's.
     """
-    w = door.decoder(w)
-    X = door.array("X", X, ("N", w.data_dim))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
     if known and is_linear(w) and w.data_dim > w.latent_dim:
         return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)

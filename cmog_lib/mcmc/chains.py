@@ -73,10 +73,10 @@ def _draws(name: str, value: Any, given: dict[str, Any]) -> Array:
 def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
 
-    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM log₁₀ CM: draws that turn round the mean
-    tell it better than independent ones; how much better, an estimate from few draws cannot say. 0 where nothing
-    moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the cap:
-    Vehtari et al. 2021, §3.2.
+    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM max(1, log₁₀ CM): negatively correlated
+    draws give the mean better than independent ones, but an estimate from few draws cannot say how much better. 0 where
+    nothing moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the
+    cap: Vehtari et al. 2021, §3.2.
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 

@@ -60,13 +60,13 @@ def em_step(
     M: int = 2,
     learning_rate: float = 5e-3,
 ) -> tuple[Any, Gaussian | FullGaussian]:
-    """q = argmax_q L(w, q), q_i = N(m_i, diag s_i²), then w_new = argmax_w' L(w', q): both maximise one bound.
+    """q = argmax_q L(w, q), q_i a Gaussian, then w_new = argmax_w' L(w', q): both maximise one bound.
 
     w: decoder, any latent dimension. X: [N, D], data. q: the last step's, which goes on for e_steps steps of `fit_q`;
-    None begins anew, with five times as many. full: any covariance, when it begins. m_steps: of Adam with this
-    learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M draws, where its maximum is closed
-    form. Returns the new decoder and q.
-    Raises ValueError and NotFinite as `fit_q` and `optimise.ascend` do. Slides 18 to 20.
+    None begins anew, with five times as many. q_i is N(m_i, diag s_i²), or with `full` has any covariance when it
+    begins. m_steps: of Adam with this learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M
+    draws, where its maximum is closed form. Returns the new decoder and q. Raises ValueError and NotFinite as `fit_q`
+    and `optimise.ascend` do. Slides 18 to 20.
     """
     key_e, key_m = jax.random.split(key)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)
@@ -90,11 +90,12 @@ def fit(
     audit: Nodes | None = None,
     progress: bool = True,
 ) -> Run:
-    """max_{w,q} L(w, q), q_i(t_i) = q̃(t_i1) … q̃(t_id), by E-steps and M-steps; log p(X|w) beside it where d ≤ 2.
+    """max_{w,q} L(w, q), q_i = N(m_i, diag s_i²) or of any covariance, by E-steps and M-steps.
 
     w: decoder, where it begins. X: [N, D], data. q: of an earlier run, to go on from. steps: how many iterations.
-    full, e_steps, m_steps, M, learning_rate: as in `em_step`. audit: the nodes for log p(X|w) (default: a grid
-    on [-6, 6]). progress: show the bar. After Ctrl-C it returns what there is. Raises as `em_step` does.
+    full, e_steps, m_steps, M, learning_rate: as in `em_step`. audit: the nodes for log p(X|w), which is recorded beside
+    the bound (default: a grid on [-6, 6] where d ≤ 2, else nothing). progress: show the bar. After Ctrl-C it returns
+    what there is. Raises as `em_step` does.
     """
     from tqdm.auto import tqdm
 

@@ -68,7 +68,9 @@ def fit_q(
     draws: int = 256,
     progress: bool = True,
 ) -> Fitted:
-    """q_i = argmax_q L(w,q), q = N(m_i, diag s_i²) or with any covariance: ∇ of 1/M Σ_s log p(x_i, m_i + s_i ε_s|w).
+    """q_i = argmax_q L(w,q), along ∇ 1/M Σ_s [log p(x_i,t_s|w) − log q(t_s)], t_s = m_i + s_i ε_s, ε_s ~ N(0, I).
+
+    q is N(m_i, diag s_i²), or has any covariance if `full`. The slope of log q at a fixed t_s has mean 0 and is left out.
 
     w: decoder, any latent dimension. X: [N, D], data, all at once. start: q's to go on from, m [N, d]; else each climbs
     from `starts` places where the prior's draws are likely, and the best is kept: of several modes it knows some.

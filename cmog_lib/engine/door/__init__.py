@@ -1,4 +1,6 @@
-"""Errors at the door: every public function checks what it is given with these, and with nothing else.
+"""Errors at the door: what `@door("w X nodes")` checks the arguments of a public function with.
+
+A few functions call a check themselves: constructors, loops over any objective, and checks that depend on a result.
 
 Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wherever they are known: inside
 `jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold. What passes is in the session's

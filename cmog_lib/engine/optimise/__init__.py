@@ -1,1 +1,1 @@
-"""The loops behind `optimise`: their steps, batches, interrupts, checkpoints and words for what was not finite."""
+"""The loops of `optimise`: their batches, interrupts and checkpoints, and their messages for numbers that fail."""
