@@ -95,7 +95,7 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 
     w: decoder. X: [N, D], data. nodes: where the posterior lives. Returns all N posteriors on the shared nodes,
     log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's, and when N × S
-    numbers are too many to hold. Slide 12.
+    numbers are too many to hold. Slide 13.
     """
     w, X, nodes = _checked(w, X, nodes)
     _nodes.affordable_table(X, len(nodes.t))

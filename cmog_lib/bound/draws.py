@@ -29,7 +29,7 @@ def lower_bound(
 
     w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: how many draws. Its expectation is L(w,q); where q is
     the true posterior every draw is log p(x|w), without noise.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 12 and 15.
     """
     w = _validate.decoder(w)
     q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")

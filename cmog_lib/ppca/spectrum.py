@@ -73,7 +73,7 @@ class Spectrum(eqx.Module):
         """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
 
         latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
-        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        Slide 4; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
         """
         return _model(self, self.possible(latent_dim))
 
@@ -128,7 +128,7 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     no maximum, then raises no error. An eigenvalue counts as zero if it is what rounding the data can give: their own
     precision, column by column, and double precision of the largest. Computed in float64.
     Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
-    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 5.
+    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 4.
     """
     X = _validate.array("X", X, ("N", "D"), mapped=True)
     b, eigenvalues, U, rank, spread = eigen.decomposed(X)
@@ -143,7 +143,7 @@ def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
 
     X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
     Raises ValueError when X is no finite matrix of floats, or d is out of range; it then says which d are possible.
-    Slide 5; Tipping and Bishop 1999, equations 7 and 8.
+    Slide 4; Tipping and Bishop 1999, equations 7 and 8.
     """
     return fit_all(X).model(latent_dim)
 

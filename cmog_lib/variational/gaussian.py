@@ -73,7 +73,7 @@ def fit_q(
     nats for a datum, or by half a nat on average; with fewer than 16 draws this is not measured.
     Raises ValueError for shapes that do not fit, counts below 1, an odd M, an untyped key, and where log p(x,t|w) is
     NaN at all draws from the prior; NotFinite with the step, what was seen there and the last good q.
-    Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
+    Slide 19, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
     is left out.
     """
     w, key = as_module(w), _validate.key(key)
