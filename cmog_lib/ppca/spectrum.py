@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from functools import partial
 
@@ -43,6 +44,10 @@ class Spectrum(eqx.Module):
         D = self.data_dim
         return jnp.cumsum(self.eigenvalues[::-1])[::-1] / jnp.arange(D, 0, -1, dtype=self.b.dtype)
 
+    def _of_any_n(self) -> Spectrum:
+        # n is static and no formula has it: left in, each number of data would compile these anew.
+        return dataclasses.replace(self, n=0)
+
     def sigma(self, latent_dim: int) -> Float[Array, ""]:
         """σ with σ² = 1/(D − d) Σ_{j>d} λ_j, the mean of the discarded eigenvalues; zero from d = rank on.
 
@@ -75,7 +80,7 @@ class Spectrum(eqx.Module):
         latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
         Slide 4; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
         """
-        return _model(self, self.possible(latent_dim))
+        return _model(self._of_any_n(), self.possible(latent_dim))
 
     @full_precision
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
@@ -116,7 +121,7 @@ class Spectrum(eqx.Module):
         """
         X = _validate.array("X", X, ("n", self.data_dim))
         with jax.debug_nans(False):  # NaN is what is returned where there is no model
-            return _log_p_x(self, X)
+            return _log_p_x(self._of_any_n(), X)
 
 
 @full_precision
