@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cmog_lib import _mnist
@@ -64,11 +65,12 @@ def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Da
     """
     N = door.kind("data", data, Images, Synthetic).X.shape[0]
     n_held_out = door.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
-    order = jax.random.permutation(door.key(key), N)
+    order = np.asarray(jax.random.permutation(door.key(key), N))
     per_datum = ("X", "labels") if isinstance(data, Images) else ("X", "t")
 
-    def part(rows: Array) -> Data:
-        return dataclasses.replace(data, **{name: getattr(data, name)[rows] for name in per_datum})
+    def part(rows: np.ndarray) -> Data:  # chosen by NumPy, which compiles nothing for these sizes
+        chosen: dict[str, Any] = {name: jnp.asarray(np.asarray(getattr(data, name))[rows]) for name in per_datum}
+        return dataclasses.replace(data, **chosen)
 
     return part(order[n_held_out:]), part(order[:n_held_out])
 
@@ -81,8 +83,8 @@ def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
     Raises ValueError for anything but Images. Source: Theis, van den Oord and Bethge 2016, section 3.1.
     """
     door.kind("images", images, Images)
-    u = jax.random.uniform(door.key(key), images.X.shape, images.X.dtype)
-    return dataclasses.replace(images, X=(images.X * (images.levels - 1) + u) / images.levels)
+    u = np.asarray(jax.random.uniform(door.key(key), images.X.shape, images.X.dtype))
+    return dataclasses.replace(images, X=jnp.asarray(np.asarray(images.X) * (images.levels - 1) + u) / images.levels)
 
 
 def digits() -> Images:

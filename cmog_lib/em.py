@@ -50,7 +50,7 @@ def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
 
     w: decoder. X: [N, D], data. nodes: where q lives. Returns all N posteriors, log_weight [N, S].
-    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
+    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 13.
     """
     return posterior(w, X, nodes)
 
@@ -63,7 +63,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     precision; a step that would lower the value is not taken, so the value never falls. The σ of a Linear one is at
     least √ε of its data's standard deviation, as in `ppca.em_step`.
     Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, w is not finite on q's nodes, or a
-    σ of its own belongs to a constant column. Slides 12 and 13.
+    σ of its own belongs to a constant column. Slide 12.
     """
     return _m_step(w, q, X, max_steps)[0]
 
@@ -75,7 +75,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     w: decoder, where it begins. T: [M, N, d], M draws of every datum's latent. X: [N, D], data. max_steps: as in
     `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite,
     and as `m_step` does for constant columns.
-    Slide 16.
+    Slide 15.
     """
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
@@ -91,7 +91,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
-    Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
+    Arguments and errors as in `e_step` and `m_step`. Slides 10–12.
     """
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
@@ -106,7 +106,7 @@ def fit(
     w: decoder, where it begins; see `decoders.start_at`. X: [N, D], data. nodes: fixed for the whole run. steps: how
     many iterations. max_steps: of each M-step. progress: show the bar. After Ctrl-C it returns what there is.
     Warns (RuntimeWarning) where half of the posteriors ended on fewer than two nodes: then the grid is too coarse.
-    Raises ValueError as `e_step` and `m_step` do. Slides 11–13.
+    Raises ValueError as `e_step` and `m_step` do. Slides 10–12.
     """
     from tqdm.auto import tqdm
 
@@ -145,7 +145,7 @@ def fit(
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
     """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
 
-    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
+    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 12.
     """
     return float(_mean_bound(w, q, X, nodes.log_weight))
 

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder
@@ -117,17 +118,36 @@ def _batch_and_nodes(problem: _Problem, key: Key[Array, ""]) -> tuple[Float[Arra
 
 
 def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array, ""]) -> None:
+    d, keys = w.latent_dim, jax.random.split(key, 4)
+    most = (2 * n) ** d
+
     def nats(n: int) -> float:
-        shifts = (shifted_grid(w.latent_dim, n, half_width, key=key) for key in jax.random.split(key, 4))
-        return sum(float(log_p_x(w, X, nodes).mean()) for nodes in shifts) / 4
+        # Both grids have as many nodes, some of them switched off: what is compiled for one serves the other.
+        centres = np.asarray(grid(d, n, half_width).t)
+        centres = np.pad(centres, ((0, most - len(centres)), (0, 0)), mode="edge")
+        side = jnp.asarray(2 * half_width / n, centres.dtype)
+        return float(_mean_over_shifts(w, X, jnp.asarray(centres), jnp.asarray(np.arange(most) < n**d), side, keys))
 
     gap = nats(2 * n) - nats(n)
+    if np.isnan(gap):
+        decoded(w, grid(d, 2 * n, half_width).t)
     if not gap <= COARSE:
         warn(
             f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
             " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
             " Take a larger n, or a decoder with a larger sigma_min",
         )
+
+
+@eqx.filter_jit
+def _mean_over_shifts(w: Any, X: Array, centres: Array, on: Array, side: Array, keys: Array) -> Float[Array, ""]:
+    """1/N Σ_i log p(x_i|w), averaged over a shift of the nodes for each key."""
+
+    def one(key: Key[Array, ""]) -> Float[Array, ""]:
+        nodes = _shifted(centres, side, key)
+        return log_p_x(w, X, Nodes(nodes.t, jnp.where(on, nodes.log_weight, -jnp.inf))).mean()
+
+    return jax.lax.map(one, keys).mean()
 
 
 def _shifted(centres: Array, side: Array, key: Key[Array, ""]) -> Nodes:

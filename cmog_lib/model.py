@@ -28,7 +28,7 @@ def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> F
     """log p(x|t,w) = log N(x; μ(t,w), diag σ²(t,w)), in nats.
 
     w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 10.
+    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
     """
     mu, sigma = w(t)
     return -0.5 * jnp.sum(((x - mu) / sigma) ** 2 + 2 * jnp.log(sigma) + LOG_2PI)
@@ -39,7 +39,7 @@ def log_p_xt(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Ar
     """log p(x,t|w) = log p(x|t,w) + log p(t), in nats.
 
     w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 10.
+    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
     """
     return log_p_x_given_t(w, x, t) + log_p_t(t)
 
@@ -50,7 +50,7 @@ def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S
 
     w: decoder. X: [N, D], data. T: [S, d], latents. Returns [N, S].
     Equal to `log_p_x_given_t` on every pair: Σ(x−μ)²/σ² is multiplied out into x²·σ⁻² − 2x·(μσ⁻²) + μ²σ⁻².
-    Raises ValueError when the shapes of X and T are not the decoder's. Slide 10.
+    Raises ValueError when the shapes of X and T are not the decoder's. Slide 9.
     """
     mu, sigma = jax.vmap(lambda t: w(t))(T)
     # The three terms cancel; only x − μ matters, so both are measured from the data's mean, where they are small, and

@@ -20,7 +20,7 @@ from cmog_lib.model import LOG_2PI
 class Gaussian(eqx.Module):
     """q(t) = ∏_j N(t_j; m_j, s_j²): the factorised Gaussian, s a standard deviation.
 
-    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 19.
+    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 18.
     """
 
     m: Float[Array, "*batch d"]

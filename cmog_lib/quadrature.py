@@ -75,7 +75,7 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 
     w: decoder. X: [N, D], data. nodes: where the posterior lives. Returns all N posteriors on the shared nodes,
     log_weight [N, S]. Raises ValueError when the shapes of X and the nodes are not the decoder's, and when N × S
-    numbers are too many to hold. Slide 12.
+    numbers are too many to hold. Slide 13.
     """
     return Weighted(nodes.t, log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None])  # which normalises
 

@@ -18,10 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cmog_lib.classroom import explore_frames
-from cmog_lib.classroom.explore import Pad, Slider, explore, failures, made
-from cmog_lib.classroom.explore_canvas import Canvas
-from cmog_lib.classroom.explore_sliders import control
+from cmog_lib.classroom.explore import Pad, Slider, explore, failures, frames, made
+from cmog_lib.classroom.explore.canvas import Canvas
+from cmog_lib.classroom.explore.sliders import control
 
 X = np.linspace(-3, 3, 100)
 HOSTILE = '</script><script>alert("1")</script>\'&<b>'
@@ -150,7 +149,7 @@ def test_more_than_200_states_are_live_and_the_author_may_choose() -> None:
 
 
 def test_too_many_bytes_are_refused_with_size_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explore_frames, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(frames, "MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match=r"'big' must stay below .* MB in 40 pictures; give the sliders fewer values"):
         explore(lambda d: curve(d), label="big", d=range(40))
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders.contract import traced
-from cmog_lib.decoders.layers import Dense
+from cmog_lib.decoders.layers import Dense, uniform
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
 from cmog_lib.posteriors import Gaussian
@@ -113,7 +113,7 @@ class CNN(eqx.Module):
         self.image_shape, self.latent_dim = (height, breadth), door.count("latent_dim", latent_dim)
         key_dense, *keys = jax.random.split(door.key(key), len(channels) + 1)
         self.kernels = tuple(
-            jax.random.uniform(key, (2, 2, c_in, c_out), minval=-1, maxval=1) / np.sqrt(4 * c_in)
+            jnp.asarray(uniform(key, (2, 2, c_in, c_out))) / np.sqrt(4 * c_in)
             for key, c_in, c_out in zip(keys, (1, *channels), channels, strict=False)
         )
         self.biases = tuple(jnp.zeros(c) for c in channels)

@@ -21,7 +21,7 @@ def lower_bound(
 
     w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: how many draws. Its expectation is L(w,q); where q is
     the true posterior every draw is log p(x|w), without noise.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 12 and 15.
     """
     return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 

@@ -22,7 +22,7 @@ def expected_log_joint(
     w: decoder. q: a posterior of one datum. x: [D], that datum.
     For a Gaussian q and a Linear decoder it is closed form, log p(x,m|w) − ½ tr[(I + WᵀΣ₀⁻¹W) C] with C the covariance
     of q; for a Weighted q a sum over its points; else Gauss–Hermite with n nodes a dimension, laid out where q is.
-    Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 13 and 16.
+    Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 12 and 15.
     """
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))

@@ -23,7 +23,7 @@ def lower_bound_on_nodes(
 
     w: decoder. q: a posterior of one datum; a Weighted one lives on these nodes. x: [D]. nodes: from `quadrature.grid`.
     With `kl` on the same nodes it adds up to log p(x|w) = `quadrature.log_p_x` on them, to the last digit, for any q.
-    Raises ValueError when the shapes do not fit. Slide 13.
+    Raises ValueError when the shapes do not fit. Slide 12.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
     return _expectation(log_q, log_joint, log_q)
@@ -33,7 +33,7 @@ def lower_bound_on_nodes(
 def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = Σ_s q_s [log q_s − log p(t_s|x,w)] ≥ 0, in nats: the gap between log p(x|w) and L(w,q).
 
-    Arguments and errors as in `lower_bound_on_nodes`. Slides 12 and 13.
+    Arguments and errors as in `lower_bound_on_nodes`. Slide 12.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
     return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))

@@ -17,7 +17,7 @@ from cmog_lib.engine.objects import Program, taken_apart
 class Decoder(Protocol):
     """p(x|t,w) = N(μ(t,w), diag σ²(t,w)): what every function of the library asks of a model.
 
-    `sigma` is a standard deviation. Slides 7–10.
+    `sigma` is a standard deviation. Slides 7–9.
     """
 
     @property

@@ -32,7 +32,7 @@ class MLP(eqx.Module):
     σ, in units of the data. constant_sigma: NN₂ = 0 and c one learned number, so that σ is one for all pixels and t.
     b and c begin at 0; `start_at(w, X)` puts them where the data are.
     Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 6–10.
+    Slides 5–9.
     """
 
     nn1: Dense
@@ -78,7 +78,7 @@ class CNN(eqx.Module):
     hidden layer between t and the first, smallest picture. channels: of each picture but the last; one convolution
     for each. sigma_min, constant_sigma, b, c: as in `MLP`.
     Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 6–10.
+    Slides 5–9.
     """
 
     nn1: Convolutional

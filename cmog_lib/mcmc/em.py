@@ -68,7 +68,7 @@ def mc_em_step(
     starts one chain for each datum at a mode. M: draws for each datum, after burn_in that adapt the step and are thrown
     away. max_steps: of the M-step. Returns the new decoder and the chains. (R̂ needs several chains, and longer ones:
     here log p(X|w) is the check.)
-    Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
+    Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 14 and 15. Source: Wei and Tanner 1990.
     """
     start: Any
     key_mode, key_chains = jax.random.split(key)

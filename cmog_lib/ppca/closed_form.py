@@ -19,7 +19,7 @@ def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """p(x|w) = N(x; b, WWᵀ + Σ₀), as its mean and covariance.
 
     w: linear decoder. Returns b [D] and WWᵀ + Σ₀ [D, D]. Raises ValueError where a variance is too large or too small
-    for the precision. Slide 5.
+    for the precision. Slide 4.
     """
     return w.b, w.W @ w.W.T + jnp.diag(w.sigma**2)
 
@@ -29,7 +29,7 @@ def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     """p(t|x,w) = N(t; M⁻¹WᵀΣ₀⁻¹(x − b), M⁻¹) with M = I + WᵀΣ₀⁻¹W.
 
     w: linear decoder. x: [D], one datum. Raises ValueError when x is not a finite vector of the decoder's length.
-    Slide 5; Tipping and Bishop 1999, equation 6.
+    Slide 4; Tipping and Bishop 1999, equation 6.
     """
     return _posterior(w, x, jnp.ones(x.shape, bool))
 
@@ -39,7 +39,7 @@ def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     """log p(x|w) = log N(x; b, WWᵀ + Σ₀), in nats.
 
     w: linear decoder. x: [D], one datum. The work is done on the d × d matrix M = I + WᵀΣ₀⁻¹W.
-    Raises ValueError when x is not a finite vector of the decoder's length. Slide 5.
+    Raises ValueError when x is not a finite vector of the decoder's length. Slide 4.
     """
     return _log_p_x(w, x, jnp.ones(x.shape, bool))
 

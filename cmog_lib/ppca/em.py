@@ -23,7 +23,7 @@ def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     standard deviation of its data, with ε = 1e-7 in single and 2e-16 in double precision; below that floor rounding
     decides log p(X|w). A σ on the floor means that w reproduces its coordinate and the likelihood has no maximum.
     Raises ValueError when X is no finite matrix of the decoder's width; for constant columns, if each has its own σ;
-    and if all columns are constant. Slides 11–13.
+    and if all columns are constant. Slides 10–12.
     """
     # E-step: p(t_i|x_i,w) = N(t_i; m_i, FFᵀ), with the same FFᵀ for every datum; t is turned to where that is accurate.
     scaled = w.W / w.sigma[:, None]

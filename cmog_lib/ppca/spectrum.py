@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -41,6 +42,10 @@ class Spectrum(eqx.Module):
         D = self.data_dim
         return jnp.cumsum(self.eigenvalues[::-1])[::-1] / jnp.arange(D, 0, -1, dtype=self.b.dtype)
 
+    def _of_any_n(self) -> Spectrum:
+        # n is static and no formula has it: left in, each number of data would compile these anew.
+        return dataclasses.replace(self, n=0)
+
     def sigma(self, latent_dim: int) -> Float[Array, ""]:
         """σ with σ² = 1/(D − d) Σ_{j>d} λ_j, the mean of the discarded eigenvalues; zero from d = rank on.
 
@@ -71,9 +76,9 @@ class Spectrum(eqx.Module):
         """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
 
         latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
-        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        Slide 4; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
         """
-        return _model(self, self.possible(latent_dim))
+        return _model(self._of_any_n(), self.possible(latent_dim))
 
     @full_precision
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
@@ -113,7 +118,7 @@ class Spectrum(eqx.Module):
         d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
         """
         with jax.debug_nans(False):  # NaN is what is returned where there is no model
-            return _log_p_x(self, X)
+            return _log_p_x(self._of_any_n(), X)
 
 
 @door("X:X-as-it-is")
@@ -125,7 +130,7 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     no maximum, then raises no error. An eigenvalue counts as zero if it is what rounding the data can give: their own
     precision, column by column, and double precision of the largest. Computed in float64.
     Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
-    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 5.
+    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 4.
     """
     b, eigenvalues, U, rank, spread = eigen.decomposed(X)
     if not isinstance(spread, jax.core.Tracer):
@@ -139,7 +144,7 @@ def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
 
     X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
     Raises ValueError when X is no finite matrix of floats, or d is out of range; it then says which d are possible.
-    Slide 5; Tipping and Bishop 1999, equations 7 and 8.
+    Slide 4; Tipping and Bishop 1999, equations 7 and 8.
     """
     return fit_all(X).model(latent_dim)
 

@@ -66,7 +66,7 @@ def em_step(
     None begins anew, with five times as many. q_i is N(m_i, diag s_i²), or with `full` has any covariance when it
     begins. m_steps: of Adam with this learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M
     draws, where its maximum is closed form. Returns the new decoder and q. Raises ValueError and NotFinite as `fit_q`
-    and `optimise.ascend` do. Slides 18 to 20.
+    and `optimise.ascend` do. Slides 17 to 19.
     """
     key_e, key_m = jax.random.split(key)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)

@@ -70,7 +70,8 @@ def fit_q(
 ) -> Fitted:
     """q_i = argmax_q L(w,q), along ∇ 1/M Σ_s [log p(x_i,t_s|w) − log q(t_s)], t_s = m_i + s_i ε_s, ε_s ~ N(0, I).
 
-    q is N(m_i, diag s_i²), or has any covariance if `full`. The slope of log q at a fixed t_s has mean 0 and is left out.
+    q is N(m_i, diag s_i²), or with `full` has any covariance. The slope of log q at a fixed t_s has mean 0, so it is
+    left out.
 
     w: decoder, any latent dimension. X: [N, D], data, all at once. start: q's to go on from, m [N, d]; else each climbs
     from `starts` places where the prior's draws are likely, and the best is kept: of several modes it knows some.
@@ -80,7 +81,7 @@ def fit_q(
     nats for a datum, or by half a nat on average; with fewer than 16 draws this is not measured.
     Raises ValueError for shapes that do not fit, counts below 1, an odd M, an untyped key, and where log p(x,t|w) is
     NaN at all draws from the prior; NotFinite with the step, what was seen there and the last good q.
-    Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
+    Slide 19, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
     is left out.
     """
     key_start, key_climb, key_bound = jax.random.split(key, 3)
@@ -157,8 +158,9 @@ def _rise(w: Any, X: Array, q: Any, key: Array) -> Float[Array, "N"]:
     multiplied, so that their noise adds nothing in expectation.
     """
     problem = _Problem(w, X, jax.tree.map(lambda part: part[None], q), RISE)
-    one, other = (jax.grad(_mean_bound)(_still(problem.q), problem, key) for key in jax.random.split(key))
-    return len(X) ** 2 * jnp.sum(0.5 * one.u * other.u + 0.25 * one.a * other.a, axis=2)[0]
+    # In a loop, so that the gradient, by far the most to compile, is compiled once.
+    slopes = jax.lax.map(lambda key: jax.grad(_mean_bound)(_still(problem.q), problem, key), jax.random.split(key))
+    return len(X) ** 2 * jnp.sum(0.5 * slopes.u[0] * slopes.u[1] + 0.25 * slopes.a[0] * slopes.a[1], axis=2)[0]
 
 
 def _warn_if_rising(rise: np.ndarray, steps: int) -> None:

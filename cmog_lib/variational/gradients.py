@@ -25,7 +25,7 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
 
     w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: draws. Returns one estimate a draw; take their mean.
     It does not see which way log p rises, only how high it is, and so it is noisy.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 20, past it.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 19, past it.
     Source: Williams 1992; Ranganath, Gerrish and Blei 2014.
     """
 

@@ -71,7 +71,7 @@ def cavi_grid(
     sweeps: over all coordinates, at most. keep_path: keep the factors after every update, for a picture.
     Warns (RuntimeWarning) where it has not settled, and where half of the data have a factor on fewer than two nodes.
     Raises ValueError for shapes that do not fit, nodes that are no product grid, a w that is no number on them, starts
-    or sweeps below 1, and more numbers than can be held. Slides 19 and 20.
+    or sweeps below 1, and more numbers than can be held. Slides 18 and 19.
     """
     batch = x.shape[:-1]
     axis = _axes(nodes, w.latent_dim)

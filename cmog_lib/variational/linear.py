@@ -39,7 +39,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     s_j = P_jj^(−1/2), which is less than the posterior's deviation where t_j depends on the others.
     w: linear decoder. x: [D], one datum. start: a q of one datum (default: the prior). sweeps: how often over all d.
     Warns (RuntimeWarning) where the last sweep still moved m. Raises ValueError for another decoder, shapes that do not
-    fit, sweeps below 1. Slide 19. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
+    fit, sweeps below 1. Slide 18. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
     """
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
@@ -59,7 +59,7 @@ def factorised_gap(w: Linear) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = ½ (Σ_j log P_jj − log det P) at the best factorised q, P = I + WᵀΣ₀⁻¹W; in nats, for every x.
 
     w: linear decoder. Zero where the columns of Σ₀^(−1/2) W are orthogonal, and what L(w, q) loses when W is turned
-    from there while log p(x|w) stands still. Raises ValueError for another decoder. Slide 19.
+    from there while log p(x|w) stands still. Raises ValueError for another decoder. Slide 18.
     """
     P = _precision(w)
     return 0.5 * (jnp.sum(jnp.log(jnp.diagonal(P))) - jnp.linalg.slogdet(P)[1])
