@@ -365,6 +365,8 @@ def test_the_ladder_of_a_straight_model_is_known_in_closed_form(dtype):
     np.testing.assert_allclose(gap["Gaussian product"], costs, atol=5e-3)
     np.testing.assert_allclose(gap["any Gaussian"], 0, atol=5e-3)
     assert all((error < 1e-3).all() for error in ladder.error.values())
+    assert ladder.evaluations["free product"] == 200**2 and ladder.evaluations["encoder"] == 0
+    assert list(ladder.evaluations) == list(gap) and ladder.evaluations["any Gaussian"] > 0
 
 
 @pytest.mark.weekly
