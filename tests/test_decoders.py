@@ -105,6 +105,20 @@ def test_training_does_not_move_the_floor(dtype):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["MLP", "CNN"])
+def test_what_is_compiled_for_a_start_serves_what_training_returns(dtype, number):
+    w, traced = networks()[number], []
+
+    @eqx.filter_jit
+    def c(w):
+        traced.append(w)
+        return w.c
+
+    c(w)
+    c(optimise.maximise(lambda w: -jnp.sum((w.c - 1) ** 2), w, max_steps=2).w)
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["MLP", "CNN"])
 def test_a_constant_sigma_is_one_learned_number(dtype, number):
     w = networks(constant_sigma=True)[number]
     sigma = decode(w, jax.random.normal(KEY, (5, 2), dtype))[1]

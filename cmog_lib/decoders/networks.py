@@ -123,5 +123,6 @@ class CNN(eqx.Module):
 
 
 def _offsets(data_dim: int, constant_sigma: bool, sigma_min: Any) -> tuple[Array, Array, Array]:
-    floor = jnp.asarray(door.positive("sigma_min", sigma_min))
+    # Without a type, JAX calls a Python number's type weak, and compiles anew for the w that training returns.
+    floor = jnp.asarray(door.positive("sigma_min", sigma_min), float)
     return jnp.zeros(data_dim), jnp.zeros(() if constant_sigma else data_dim), floor
