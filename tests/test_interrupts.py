@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import long_runs
 import numpy as np
 import pytest
+from compiled import QUICKLY_COMPILED
 from test_datasets import serving
 
 from cmog_lib import _mnist, amortised, datasets, decoders, mcmc, optimise
@@ -49,6 +50,7 @@ def imported_already():
         with pytest.MonkeyPatch.context() as patch:
             # Python 3.11 looks for these only where this says, and goes on without them.
             patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+            patch.setenv("XLA_FLAGS", QUICKLY_COMPILED)
             multiprocessing.forkserver.ensure_running()
 
 
