@@ -31,20 +31,20 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
     """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-
-        @functools.cache
-        def asked() -> dict[str, Kind]:
+        @functools.cache  # at the first call, so that an import does not take longer
+        def asked() -> tuple[inspect.Signature, dict[str, Kind]]:
             from cmog_lib.engine.door.kinds import named  # which imports what is decorated here
 
             listed = (argument.partition(":") for argument in wanted.split())
-            return {name: kinds.get(name) or named(kind or name) for name, _, kind in listed} | kinds
+            by_name = {name: kinds.get(name) or named(kind or name) for name, _, kind in listed}
+            return inspect.signature(function), by_name | kinds
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             with jax.default_matmul_precision("highest"):
                 if _inside.get():
                     return function(*args, **kwargs)
+                signature, asked_of = asked()
                 try:
                     bound = signature.bind(*args, **kwargs)
                 except TypeError:
@@ -53,7 +53,7 @@ def door(wanted: str = "", /, **kinds: Kind) -> Callable[[Callable[P, R]], Calla
                 given = {name: bound.arguments[name] for name in signature.parameters if name == "self"}
                 token = _inside.set(True)
                 try:
-                    for name, kind in asked().items():
+                    for name, kind in asked_of.items():
                         given[name] = kind(name, bound.arguments[name], given)
                     bound.arguments.update(given)
                     return function(*bound.args, **bound.kwargs)
