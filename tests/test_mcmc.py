@@ -302,6 +302,21 @@ def test_the_same_key_gives_the_same_draws_and_chains_go_on():
     assert jnp.abs(short.t[:, 0] - one.last).max() < 0.015, "it goes on where the last one stood"
 
 
+def test_a_run_of_few_draws_is_the_beginning_of_a_longer_one_and_compiled_with_it():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **of: compiled.append(of.get("fun_name")) if "backend_compile" in name else None
+    )
+    w = linear(jnp.float32, D=6)
+    X = data_of(w, 5)
+    start = mcmc.laplace(w, X, key=KEY)
+    longest, *fewer = (mcmc.hmc(w, X, start, M=M, warm_up=10, key=KEY, chains=1) for M in (22, 1, 9))
+    assert [name for name in compiled if "sweep" in str(name)] == ["jit(_sweep)"]
+    for few, M in zip(fewer, (1, 9), strict=True):
+        assert few.t.shape == (1, M, 5, 2) and jnp.array_equal(few.t, longest.t[:, :M])
+        assert jnp.array_equal(few.step, longest.step) and jnp.all((few.acceptance > 0.1) & (few.acceptance <= 1))
+
+
 def test_the_effective_sample_size_is_that_of_an_autoregression_and_nothing_for_chains_that_stand():
     rho, (C, M) = 0.8, (4, 5000)
     noise = np.random.default_rng(0).normal(size=(C, M, 2))

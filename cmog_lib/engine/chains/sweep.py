@@ -13,9 +13,9 @@ from jaxtyping import Array
 from cmog_lib.engine.chains.adapt import FEWEST, Seen, Step, better_step, nothing_seen, scale_from, see, step_from
 
 Learnt = tuple[Step, Array, Seen]  # the step, the scale, and what the next scale will be learnt from
+ROOM = 32  # compiled for a multiple of so many steps, of which a run takes only its own: few lengths serve all M
 
 
-@eqx.filter_jit
 def sweep(
     step_of: Any,
     w: Any,
@@ -37,6 +37,28 @@ def sweep(
     adapt: whether the warm_up steps change `step`, and, halfway through those of a Hamiltonian chain, which knows
     slopes, `scale`.
     """
+    room = -(-(warm_up + M) // ROOM) * ROOM
+    made = _sweep(step_of, w, X, states, scale, step, key, jnp.asarray(M), room, warm_up, adapt, target, leapfrogs)
+    return made if room == warm_up + M else (made[0][:, :M], *made[1:])
+
+
+@eqx.filter_jit
+def _sweep(
+    step_of: Any,
+    w: Any,
+    X: Array,
+    states: Any,
+    scale: Array,
+    step: Array,
+    key: Array,
+    M: Array,
+    room: int,
+    warm_up: int,
+    adapt: bool,
+    target: Array,
+    leapfrogs: int | None,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """As `sweep`, with room for `room` − warm_up draws, of which M are made."""
     C, N = states.log_p.shape
 
     def one(x: Array, state: Any, scale: Array, step: Array, key: Array) -> Any:
@@ -64,18 +86,21 @@ def sweep(
 
         return *jax.lax.cond(number + 1 == halfway, rescaled, lambda: (step, scale)), seen
 
+    keys = jax.random.split(key, room)  # the first of many are those of few
+
     # One loop for both phases: the step of a chain, by far the most to compile, is then compiled once.
-    def move(carry: tuple[Any, Learnt], now: tuple[Array, Array]) -> tuple[tuple[Any, Learnt], Any]:
-        (states, learnt), (key, number) = carry, now
+    def move(number: Array, carry: tuple[Any, Learnt, Any]) -> tuple[Any, Learnt, Any]:
+        states, learnt, made = carry
         learning = (number < warm_up) & adapt
         step = jnp.exp(jnp.where(learning, learnt[0].log_step, learnt[0].average))
-        moved = over_chains(X, states, learnt[1], step, jax.random.split(key, (C, N)))
+        moved = over_chains(X, states, learnt[1], step, jax.random.split(keys[number], (C, N)))
         learnt = jax.lax.cond(learning, learn, lambda learnt, *_: learnt, learnt, moved.state, moved.acceptance, number)
-        return (moved.state, learnt), (moved.state.t, moved.acceptance, moved.divergent)
+        now = moved.state.t, moved.acceptance, moved.divergent
+        return moved.state, learnt, jax.tree.map(lambda all_, one: all_.at[number].set(one), made, now)
 
-    first = (states, (step_from(jnp.log(step)), scale, nothing_seen(states)))
-    (_, (end, scale, _)), made = jax.lax.scan(
-        move, first, (jax.random.split(key, warm_up + M), jnp.arange(warm_up + M))
-    )
-    t, acceptance, divergent = jax.tree.map(lambda a: a[warm_up:], made)
-    return jnp.moveaxis(t, 0, 1), acceptance.mean(axis=0), divergent.sum(axis=0), jnp.exp(end.average), scale
+    dtype = states.log_p.dtype
+    blank = jnp.zeros((room, *states.t.shape), dtype), jnp.zeros((room, C, N), dtype), jnp.zeros((room, C, N), bool)
+    first = (states, (step_from(jnp.log(step)), scale, nothing_seen(states)), blank)
+    _, (end, scale, _), made = jax.lax.fori_loop(0, warm_up + M, move, first)
+    t, acceptance, divergent = jax.tree.map(lambda a: a[warm_up:], made)  # past the M draws there are zeros
+    return jnp.moveaxis(t, 0, 1), acceptance.sum(axis=0) / M, divergent.sum(axis=0), jnp.exp(end.average), scale
