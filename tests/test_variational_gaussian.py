@@ -20,7 +20,7 @@ N = 12  # data, wherever it does not matter how many: what one test has compiled
 @pytest.mark.parametrize("full", [False, True], ids=["factorised", "full"])
 def test_by_gradient_the_straight_decoders_optimum_is_its_closed_form(dtype, full):
     w = linear(dtype)
-    X = data_of(w, N)
+    X = data_of(w, 10)
     found = variational.fit_q(w, X, full=full, steps=600, **QUIET)
     p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
     closed = jax.vmap(lambda x: variational.cavi_linear(w, x).q)(X)
@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         "w": (lambda: fit_q(None, X, key=KEY), "w must be a decoder"),
         "X": (lambda: fit_q(w, X[:, :2], key=KEY), r"X must be .* \[N, 4\], got float32\[3, 2\]"),
         "NaN": (lambda: fit_q(w, X.at[1, 2].set(jnp.nan), key=KEY), r"got nan at X\[1, 2\]"),
-        "start": (lambda: fit_q(w, X, three, key=KEY), r"start.m must be .* \[3, 2\], got float32\[2, 2\]"),
+        "start": (lambda: fit_q(w, X, three, key=KEY), r"start.mean must be .* \[3, 2\], got float32\[2, 2\]"),
         "kind": (lambda: fit_q(w, X, X, key=KEY), "start must be a Gaussian or a FullGaussian, got ArrayImpl"),
         "key": (lambda: fit_q(w, X, key=3), "key must be a typed key"),
         "steps": (lambda: fit_q(w, X, key=KEY, steps=0), "steps must be an integer of at least 1, got 0"),
