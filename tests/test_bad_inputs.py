@@ -520,7 +520,7 @@ BY_ROOM = {
     "quadrature": ("Exact", "Nodes"),
     "variational": ("Factorised", "Fitted", "Gradient", "Run", "Sweeps"),
 }
-PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "bound.Nodes", "decoders.Decoder"}
+PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "decoders.Decoder"}
 MADE = {f"{room}.{name}" for room, names in BY_ROOM.items() for name in names} | PROTOCOLS
 SPECTRUM = ppca.fit_all(numbers(9, D))
 EXACT = quadrature.Exact(np.zeros(2), np.zeros(2), 1, lambda i: (np.zeros((1, d)), np.zeros(1)))

@@ -31,8 +31,7 @@ def started(*arguments: str, devices: int) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={devices} {QUICKLY_COMPILED}"
     # A proxy that the machine has for the world would be asked for the way to the process beside.
     direct = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    # Of two processes that run the same program one compiles it.
-    environment = {**direct, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_SHARE_BINARY_BETWEEN_HOSTS": "true"}
+    environment = {**direct, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(HERE / "sharded.py"), *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
