@@ -81,7 +81,7 @@ def test_a_function_that_is_called_by_another_is_given_what_was_checked():
     @door("w:decoder X")
     def outer(w: Any, X: Any) -> None:
         inner(w, X)
-        inner(w, None)  # nobody looks
+        inner(w, None)  # a nested call is not checked again
 
     outer(W, X.tolist())
     assert told == [type(jnp.zeros(1)), type(None)]
