@@ -78,8 +78,8 @@ def importance(M: int) -> Callable[[], Any]:
 GROWTH = (
     Growth("model.log_p_x_given_t_table", "N", "data", doubled(256, 8), 1, "2 N S D", table),
     Growth("ppca.fit_all", "D", "dimensions", doubled(32, 7), 2, "N D², then D³", spectrum),
-    Growth("ppca.log_p_x_observed", "d", "latents", doubled(8, 6), 2, "D d² for each datum", observed),
-    Growth("bound.importance", "M", "draws", doubled(2048, 7), 1, "M times the decoder", importance),
+    Growth("ppca.log_p_x_observed", "d", "latents", doubled(8, 6), 2, "D d² per datum", observed),
+    Growth("bound.importance", "M", "draws", doubled(2048, 7), 1, "M decoder calls", importance),
 )
 
 
@@ -117,10 +117,10 @@ def measured() -> list[list[float]]:
 
 def as_table(taken: list[list[float]]) -> str:
     """In Markdown."""
-    lines = ["| function | grows with | cost | slope expected | slope measured |", "|---|---|---|---|---|"]
+    lines = ["| function | grows with | cost | expected slope | measured slope |", "|---|---|---|---|---|"]
     for each, times in zip(GROWTH, taken, strict=True):
         found = slope(each.sizes, times)
-        sizes = f"{each.symbol}, the {each.what}, to {each.sizes[-1]}"
+        sizes = f"{each.symbol}, the number of {each.what}, up to {each.sizes[-1]}"
         lines.append(f"| `{each.name}` | {sizes} | {each.why} | {each.theory} | {found:.2f} |")
     return "\n".join(lines)
 

@@ -168,7 +168,7 @@ def table(row: Any, answers: dict[str, list[dict[str, Any]]]) -> str:
     found = row.accuracy({name: given[-1] for name, given in answers.items()})
     ours = answers[row.OURS]
     lines = [
-        f"| {row.TITLE} | seconds | turns | {row.UNIT} a second | cmog_lib / it | accuracy | compilation | memory |",
+        f"| {row.TITLE} | seconds | runs | {row.UNIT} per second | cmog_lib / peer | accuracy | compilation | memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, given in answers.items():
@@ -186,7 +186,7 @@ def table(row: Any, answers: dict[str, list[dict[str, Any]]]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(
-        [*lines, "", f"Medians and, in brackets, ranges. {machine()}, {getattr(row, 'DTYPE', 'float32')}."]
+        [*lines, "", f"Medians, with ranges in brackets. {machine()}; computed in {getattr(row, 'DTYPE', 'float32')}."]
     )
 
 
@@ -218,9 +218,8 @@ def limits() -> str:
     side, length = 2048, 2**26
     product = fastest(jax.jit(lambda A: A @ A / side), jnp.ones((side, side)))
     moved = fastest(jax.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(length))
-    return (
-        f"{2 * side**3 / product / 1e9:.0f} Gflop/s in float32 products, {8 * length / moved / 1e9:.0f} GB/s of memory"
-    )
+    gflops, bandwidth = 2 * side**3 / product / 1e9, 8 * length / moved / 1e9
+    return f"{gflops:.0f} Gflop/s in float32 matrix products, {bandwidth:.0f} GB/s memory bandwidth"
 
 
 def rows() -> Iterator[str]:

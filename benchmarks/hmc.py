@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.data import images
 from cmog_lib import decoders, mcmc, model, optimise, posteriors
 from cmog_lib.decoders.layers import Dense
-from cmog_lib.mcmc.scale import scale_at
+from cmog_lib.engine.mode import scale_at
 
 TITLE, UNIT, OURS = "HMC: 500 images, d = 10", "min ESS", "cmog_lib HMC"
 N, D_LATENT, WIDTH = 500, 10, 200

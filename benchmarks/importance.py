@@ -122,6 +122,6 @@ def accuracy(answers: dict[str, dict[str, Any]]) -> dict[str, tuple[str, bool]]:
         difference = theirs - ours[: len(theirs)]
         error = difference.std() / np.sqrt(len(difference))
         agrees = bool(abs(difference.mean()) <= ERRORS * error)
-        said = "" if name == OURS else f" for {len(theirs)}, differs by {difference.mean():.2f} ± {error:.2f}"
+        said = "" if name == OURS else f" on {len(theirs)} images, difference {difference.mean():.2f} ± {error:.2f}"
         found[name] = (f"{theirs.mean():.2f} nats{said}", agrees)
     return found

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.data import images
 from cmog_lib import bound, decoders, mcmc, model
-from cmog_lib.mcmc.scale import scale_at
+from cmog_lib.engine.mode import scale_at
 from cmog_lib.optimise import ascend
 
 TITLE, UNIT, OURS = "Monte Carlo EM: 1000 images, d = 3", "iterations", "cmog_lib"

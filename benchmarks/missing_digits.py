@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import _missing
 from cmog_lib import datasets
 
-TITLE = "Missing cells: digits, q = 10"
+TITLE = "Missing values: digits, q = 10"
 OURS, UNIT, DTYPE = _missing.OURS, _missing.UNIT, _missing.DTYPE
 CONTENDERS = _missing.CONTENDERS
 load, judged, accuracy = partial(_missing.load, 10), _missing.judged, _missing.accuracy

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import _missing
 from benchmarks.data import images
 
-TITLE = "Missing cells: 10,000 of MNIST, q = 10"
+TITLE = "Missing values: 10,000 of MNIST, q = 10"
 OURS, UNIT, DTYPE = _missing.OURS, _missing.UNIT, _missing.DTYPE
 CONTENDERS = _missing.CONTENDERS
 load, judged, accuracy = partial(_missing.load, 10), _missing.judged, _missing.accuracy

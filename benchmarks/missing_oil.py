@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import _missing
 from benchmarks.data import file
 
-TITLE = "Missing cells: oil flow, q = 2"
+TITLE = "Missing values: oil flow, q = 2"
 OURS, UNIT, DTYPE = _missing.OURS, _missing.UNIT, _missing.DTYPE
 CONTENDERS = _missing.CONTENDERS
 load, judged, accuracy = partial(_missing.load, 2), _missing.judged, _missing.accuracy

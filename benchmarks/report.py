@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "benchmarks" / "RESULTS.md", ROOT / "README.md"
-HEAD = ["what", "beside", "cmog_lib is so many times as fast", "accuracy: ours; theirs", "memory: ours; theirs"]
+HEAD = ["task", "peer", "speed: cmog_lib / peer", "accuracy: cmog_lib; peer", "memory: cmog_lib; peer"]
 
 
 def write(name: str, table: str) -> None:
@@ -42,7 +42,7 @@ def summary(text: str) -> str:
         if name == "growth" or len(rows) < 4:
             continue
         head, _, ours, *peers = rows
-        ratio, accuracy, memory = (head.index(column) for column in ("cmog_lib / it", "accuracy", "memory"))
+        ratio, accuracy, memory = (head.index(column) for column in ("cmog_lib / peer", "accuracy", "memory"))
         for peer in peers:
             said, held_at_most = ("; ".join(filter(None, (ours[k], peer[k]))) for k in (accuracy, memory))
             lines.append(f"| {head[0]} | {peer[0]} | {peer[ratio]} | {said} | {held_at_most} |")

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.data import NotHere
 
 ROOT = Path(__file__).parents[1]
-TITLE, UNIT, OURS, PEER = "Slider to picture, scrubbed", "pictures", "explorer", "ipywidgets.interact"
+TITLE, UNIT, OURS, PEER = "Slider to picture, precomputed", "pictures", "explorer", "ipywidgets.interact"
 # JupyterLab and Playwright are in the project's own environment, the peers of the other rows are not.
 PYTHON = ROOT / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 MOVES = 30

@@ -25,7 +25,8 @@ from book.library import Entry
 
 SOURCE, BOOK = ROOT / "build" / "book-source", ROOT / "build" / "book"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-JS, CSS = ((ROOT / "cmog_lib" / "classroom" / f"explore.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+EXPLORE = ROOT / "cmog_lib" / "classroom" / "explore"
+JS, CSS = ((EXPLORE / f"explore.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 PICTURE = re.compile(r"data:image/(webp|png);base64,([A-Za-z0-9+/=]+)")
 FRONT = "Three decoders at one point of the latent plane"
 

@@ -86,7 +86,7 @@ def lecture_map() -> str:
     items = []
     for lecture in lectures():
         onward = " and ".join(str(number) for number in lecture.needs)
-        needs = f"goes on from lecture{'s' if len(lecture.needs) > 1 else ''} {onward}" if onward else "begins here"
+        needs = f"builds on lecture{'s' if len(lecture.needs) > 1 else ''} {onward}" if onward else "start here"
         items.append(
             f'<li>{_gutter(lecture.number, lanes)}<a class="map-card" href="lectures/{lecture.name}.html">'
             f"<strong>{lecture.number} · {html.escape(lecture.title)}</strong>"
@@ -123,7 +123,7 @@ def room(name: str, entries: Iterable[Entry], used: dict[str, list[Lecture]]) ->
         parts += ["   :members:", ""] if entry.kind == "class" else [""]
         if met := used[entry.name]:
             links = ", ".join(f":doc:`{lecture.number} </lectures/{lecture.name}>`" for lecture in met)
-            parts += [f"   Met in lecture{'s' if len(met) > 1 else ''} {links}.", ""]
+            parts += [f"   Used in lecture{'s' if len(met) > 1 else ''} {links}.", ""]
     return "\n".join(parts)
 
 
@@ -133,7 +133,7 @@ def rooms_index() -> str:
     for name in library.rooms():
         doc = (inspect.getdoc(importlib.import_module(f"cmog_lib.{name}")) or "").splitlines()[0]
         rows.append(f"| [`{name}`]({name}.rst) | {doc.replace('|', chr(92) + '|')} |")
-    return "\n".join(["| room | what is in it |", "|---|---|", *rows, "", *_toctree(library.rooms())])
+    return "\n".join(["| module | contents |", "|---|---|", *rows, "", *_toctree(library.rooms())])
 
 
 def lectures_index() -> str:
@@ -156,7 +156,7 @@ def run_it(lecture: Lecture, binder: str) -> str:
         f'<a href="{html.escape(lecture.colab)}">in Colab</a> <a href="{html.escape(binder)}">on Binder</a> '
         f'<a href="{address()}#start">on your machine, <code>make lab</code></a>'
         f' <span>Present it:</span> <a href="../slides/{lecture.name}.html">as slides</a></nav>'
-        '<p class="turn-it">Pictures are made for a wide window: turn the telephone to read what is in them.</p>'
+        '<p class="turn-it">The figures need a wide screen: turn your phone to landscape to read them.</p>'
     )
 
 

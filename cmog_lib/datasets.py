@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from cmog_lib import _mnist, _validate
+from cmog_lib import _mnist
+from cmog_lib.engine import door
 
 
 class Images(eqx.Module):
@@ -61,13 +63,14 @@ def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Da
 
     Raises ValueError when n_held_out is not from 1 to N − 1, and for data that are neither Images nor Synthetic.
     """
-    N = _validate.kind("data", data, Images, Synthetic).X.shape[0]
-    n_held_out = _validate.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
-    order = jax.random.permutation(_validate.key(key), N)
+    N = door.kind("data", data, Images, Synthetic).X.shape[0]
+    n_held_out = door.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
+    order = np.asarray(jax.random.permutation(door.key(key), N))
     per_datum = ("X", "labels") if isinstance(data, Images) else ("X", "t")
 
-    def part(rows: Array) -> Data:
-        return dataclasses.replace(data, **{name: getattr(data, name)[rows] for name in per_datum})
+    def part(rows: np.ndarray) -> Data:  # chosen by NumPy, which compiles nothing for these sizes
+        chosen: dict[str, Any] = {name: jnp.asarray(np.asarray(getattr(data, name))[rows]) for name in per_datum}
+        return dataclasses.replace(data, **chosen)
 
     return part(order[n_held_out:]), part(order[:n_held_out])
 
@@ -79,9 +82,9 @@ def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
     its mean log p(x) is a lower bound on the log-probability of the rounded image, up to the constant D log levels.
     Raises ValueError for anything but Images. Source: Theis, van den Oord and Bethge 2016, section 3.1.
     """
-    _validate.kind("images", images, Images)
-    u = jax.random.uniform(_validate.key(key), images.X.shape, images.X.dtype)
-    return dataclasses.replace(images, X=(images.X * (images.levels - 1) + u) / images.levels)
+    door.kind("images", images, Images)
+    u = np.asarray(jax.random.uniform(door.key(key), images.X.shape, images.X.dtype))
+    return dataclasses.replace(images, X=jnp.asarray(np.asarray(images.X) * (images.levels - 1) + u) / images.levels)
 
 
 def digits() -> Images:
@@ -161,8 +164,8 @@ def _on_swiss_roll(t: Array) -> Array:
 
 def _draw(mu: Callable, latent_dim: int, data_dim: int, n: int, sigma: float, key: Array) -> Synthetic:
     """t ~ N(0, I), then x = μ(t) + σε."""
-    n, sigma = _validate.count("n", n), _validate.positive("sigma", sigma)
-    key_t, key_x = jax.random.split(_validate.key(key))
+    n, sigma = door.count("n", n), door.positive("sigma", sigma)
+    key_t, key_x = jax.random.split(door.key(key))
     w = Truth(mu, jnp.log(jnp.asarray(sigma, float)), latent_dim, data_dim)
     t = jax.random.normal(key_t, (n, latent_dim))
     return Synthetic(jax.vmap(mu)(t) + w.sigma * jax.random.normal(key_x, (n, data_dim)), t, w)

@@ -7,7 +7,6 @@ fit the nodes and not what is between. `fit` warns of it.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -16,18 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import decoded, described, door, warn
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible, look
+from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import NotFinite, Optimum, maximise
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import Weighted
-from cmog_lib.ppca.sigma import log_sigma, refuse_constant, units
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
-from cmog_lib.sharding import gathered
 
 
 class Run(eqx.Module):
@@ -47,17 +45,17 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+@door("w X nodes:nodes-of-a-table")
 def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
 
     w: decoder. X: [N, D], data. nodes: where q lives. Returns all N posteriors, log_weight [N, S].
-    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 12.
+    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 13.
     """
     return posterior(w, X, nodes)
 
 
-@full_precision
+@door("w X:X-of-a-regression q:weights max_steps")
 def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
 
@@ -65,46 +63,40 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     precision; a step that would lower the value is not taken, so the value never falls. The σ of a Linear one is at
     least √ε of its data's standard deviation, as in `ppca.em_step`.
     Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, w is not finite on q's nodes, or a
-    σ of its own belongs to a constant column. Slides 12 and 13.
+    σ of its own belongs to a constant column. Slide 12.
     """
     return _m_step(w, q, X, max_steps)[0]
 
 
-@full_precision
+@door("w X:X-of-a-regression T:[M,N,d] max_steps")
 def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
     w: decoder, where it begins. T: [M, N, d], M draws of every datum's latent. X: [N, D], data. max_steps: as in
     `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite,
     and as `m_step` does for constant columns.
-    Slide 16.
+    Slide 15.
     """
-    w = as_module(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    T = _validate.array("T", T, ("M", len(X), w.latent_dim))
-    max_steps = _validate.count("max_steps", max_steps)
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
     if is_linear(w):
-        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary)
-    _validate.decoded(w, summary.t[:1024])
+    decoded(w, summary.t[:1024])
     return _uphill(w, summary, max_steps).w
 
 
-@full_precision
+@door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
-    Arguments and errors as in `e_step` and `m_step`. Slides 11–13.
+    Arguments and errors as in `e_step` and `m_step`. Slides 10–12.
     """
-    max_steps = _validate.count("max_steps", max_steps)
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
 
-@full_precision
+@door("w:decoder X:X-of-a-regression nodes:nodes-of-a-table steps max_steps")
 @interruptible
 def fit(
     w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, steps: int, max_steps: int = 20, progress: bool = True
@@ -114,23 +106,23 @@ def fit(
     w: decoder, where it begins; see `decoders.start_at`. X: [N, D], data. nodes: fixed for the whole run. steps: how
     many iterations. max_steps: of each M-step. progress: show the bar. After Ctrl-C it returns what there is.
     Warns (RuntimeWarning) where half of the posteriors ended on fewer than two nodes: then the grid is too coarse.
-    Raises ValueError as `e_step` and `m_step` do. Slides 11–13.
+    Raises ValueError as `e_step` and `m_step` do. Slides 10–12.
     """
     from tqdm.auto import tqdm
 
-    steps, max_steps = _validate.count("steps", steps), _validate.count("max_steps", max_steps)
-    w, interrupted = _validate.decoder(w), False
-    X = _validate.array("X", X, ("N", w.data_dim))
     path: list[Any] = [w]
+    interrupted = False
     bounds: list[float] = []
-    values, evaluations = [_mean(log_p_x(w, X, nodes))], [0]
+    values, evaluations = [_mean(log_p_x(as_module(w), X, nodes))], [0]
     with tqdm(total=steps, disable=not progress, unit="EM step", leave=False) as bar:
         try:
             for _ in range(steps):
-                q = e_step(path[-1], X, nodes)
-                touching = mean_bound(path[-1], q, X, nodes)
-                w_new, asked = _m_step(path[-1], q, X, max_steps)
-                lifted, value = mean_bound(w_new, q, X, nodes), _mean(log_p_x(w_new, X, nodes))
+                w = as_module(path[-1])
+                q = e_step(w, X, nodes)
+                touching = mean_bound(w, q, X, nodes)
+                w_new, asked = _m_step(w, q, X, max_steps)
+                w = as_module(w_new)
+                lifted, value = mean_bound(w, q, X, nodes), _mean(log_p_x(w, X, nodes))
                 spent = [*evaluations, evaluations[-1] + (1 + asked) * len(nodes.t)]
                 both = [*bounds, touching, lifted]
                 path, bounds, values, evaluations = [*path, w_new], both, [*values, value], spent
@@ -139,39 +131,31 @@ def fit(
                 look()
         except KeyboardInterrupt:
             interrupted = True
-    few = float(jnp.median(1 / jnp.sum(e_step(path[-1], X, nodes).weight ** 2, axis=1)))
+    few = float(jnp.median(1 / jnp.sum(e_step(as_module(path[-1]), X, nodes).weight ** 2, axis=1)))
     if not few >= 2:
-        warnings.warn(
+        warn(
             f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
             " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
             " quadrature.exact tells what w is worth",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
 
 
-@full_precision
+@door("w X q:weights nodes:nodes-of-q")
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
     """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
 
-    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 13.
+    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 12.
     """
-    w, X, q = _checked(w, X, q)
-    t, log_p_t = _validate.nodes(nodes, w.latent_dim)
-    _validate.same("q.t", q.t, "nodes.t", t)
-    return float(_mean_bound(w, q, X, log_p_t))
+    return float(_mean_bound(w, q, X, nodes.log_weight))
 
 
 def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
     """The new decoder, and how often the value and its gradient were asked for."""
-    w, X, q = _checked(w, X, q)
-    max_steps = _validate.count("max_steps", max_steps)
     summary = _summary(X, q)
     if is_linear(w):
-        refuse_constant(X, each=w.log_sigma.ndim > 0)
         return _regression(w, summary), 0
-    _validate.decoded(w, q.t)
+    decoded(w, q.t)
     found = _uphill(w, summary, max_steps)
     return found.w, found.evaluations
 
@@ -180,7 +164,7 @@ def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
     try:
         return maximise(_expected_log_p, w, summary, max_steps=max_steps)
     except NotFinite as error:
-        raise with_facts(error, _validate.described(error.ascent.w, summary.t, summary.mean)) from error
+        raise with_facts(error, described(error.ascent.w, summary.t, summary.mean)) from error
 
 
 class _Summary(eqx.Module):
@@ -240,12 +224,3 @@ def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
 
 def _mean(values: Array) -> float:
     return float(gathered(values).mean(dtype=np.float64))
-
-
-def _checked(w: Decoder, X: Array, q: Weighted) -> tuple[Any, Array, Weighted]:
-    w = as_module(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    q = _validate.kind("q", q, Weighted, advice="as e_step returns it")
-    _validate.array("q.t", q.t, ("S", w.latent_dim))
-    _validate.array("q.log_weight", q.log_weight, (len(X), len(q.t)), finite=False)
-    return w, X, q

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import decoded, described, door, warn
+from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
+from cmog_lib.engine.table import CELLS
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
-from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
-# Cells a dimension where the caller names none: about a thousand latents are decoded in one step, some more for d = 3.
-CELLS = {1: 512, 2: 32, 3: 14}
 COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
 
 
+@door("latent_dim n:nodes-of-a-grid half_width:positive key")
 def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[Array, ""]) -> Nodes:
     """∫ f(t) p(t) dt = E_u Σ_s f(t_s + hu) p(t_s + hu) h^d, u ~ U(−½, ½)^d: a grid shifted at random by part of a cell.
 
@@ -34,11 +33,11 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
     Without bias for any n: a training that sees another shift at every step cannot hide from the nodes between them.
     Raises ValueError as `quadrature.grid` does, or for an untyped key. Source: Cranley and Patterson 1976.
     """
-    centres, key = grid(latent_dim, n, half_width).t, _validate.key(key)
+    centres = grid(latent_dim, n, half_width).t
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
 
 
-@full_precision
+@door("w key X batch_size n:cells half_width:positive steps chunk learning_rate:positive")
 @interruptible
 def fit(
     w: Decoder,
@@ -55,7 +54,11 @@ def fit(
     progress: bool = True,
     checkpoint: str | Path | None = None,
 ) -> Ascent:
-    """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: exact maximum likelihood, by stochastic gradients.
+    """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: maximum likelihood, the integral inside the gradient.
+
+    It climbs E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this
+    is below log p(x|w), by less the finer the grid: a posterior narrower than a cell costs nats. `quadrature.exact`
+    gives log p(x|w) itself.
 
     w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`. X: [N, D], data. Every step
     takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14). Of data
@@ -63,23 +66,15 @@ def fit(
     multiple of k.
     steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam; the
     bar shows nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
-    By Jensen's inequality the mean of the trace is below log p(x|w), by less the finer the grid: a posterior narrower
-    than a cell costs it nats. What w is worth, `quadrature.exact` tells.
     Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
     Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
     values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
     was seen there.
     """
-    w, key = as_module(w), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
-    d = w.latent_dim
-    n = _validate.count("n", CELLS.get(d, 2) if n is None else n, 2)
-    nodes = grid(d, n, half_width)
-    _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.positive("learning_rate", learning_rate)
-    _validate.decoded(w, nodes.t)
-    side = jnp.asarray(2 * half_width / n, X.dtype)
-    problem = _Problem(X, nodes.t, side, batch_size, shares_of(X))
+    n = CELLS[w.latent_dim] if n is None else n
+    nodes, side = grid(w.latent_dim, n, half_width), jnp.asarray(2 * half_width / n, X.dtype)
+    decoded(w, nodes.t)
+    problem = _Problem(X, nodes.t, side, batch_size_for(X, batch_size), shares_of(X))
     try:
         found = ascend(
             _mean_log_p_x,
@@ -95,7 +90,7 @@ def fit(
         )
     except NotFinite as error:
         X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
-        raise with_facts(error, _validate.described(error.ascent.w, shifted.t, X)) from error
+        raise with_facts(error, described(error.ascent.w, shifted.t, X)) from error
     _warn_if_coarse(found.w, X[:256], n, half_width, key)
     return found
 
@@ -123,19 +118,36 @@ def _batch_and_nodes(problem: _Problem, key: Key[Array, ""]) -> tuple[Float[Arra
 
 
 def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array, ""]) -> None:
+    d, keys = w.latent_dim, jax.random.split(key, 4)
+    most = (2 * n) ** d
+
     def nats(n: int) -> float:
-        shifts = (shifted_grid(w.latent_dim, n, half_width, key=key) for key in jax.random.split(key, 4))
-        return sum(float(log_p_x(w, X, nodes).mean()) for nodes in shifts) / 4
+        # Both grids have as many nodes, some of them switched off: what is compiled for one serves the other.
+        centres = np.asarray(grid(d, n, half_width).t)
+        centres = np.pad(centres, ((0, most - len(centres)), (0, 0)), mode="edge")
+        side = jnp.asarray(2 * half_width / n, centres.dtype)
+        return float(_mean_over_shifts(w, X, jnp.asarray(centres), jnp.asarray(np.arange(most) < n**d), side, keys))
 
     gap = nats(2 * n) - nats(n)
+    if np.isnan(gap):
+        decoded(w, grid(d, 2 * n, half_width).t)
     if not gap <= COARSE:
-        warnings.warn(
+        warn(
             f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
             " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
             " Take a larger n, or a decoder with a larger sigma_min",
-            RuntimeWarning,
-            stacklevel=4,
         )
+
+
+@eqx.filter_jit
+def _mean_over_shifts(w: Any, X: Array, centres: Array, on: Array, side: Array, keys: Array) -> Float[Array, ""]:
+    """1/N Σ_i log p(x_i|w), averaged over a shift of the nodes for each key."""
+
+    def one(key: Key[Array, ""]) -> Float[Array, ""]:
+        nodes = _shifted(centres, side, key)
+        return log_p_x(w, X, Nodes(nodes.t, jnp.where(on, nodes.log_weight, -jnp.inf))).mean()
+
+    return jax.lax.map(one, keys).mean()
 
 
 def _shifted(centres: Array, side: Array, key: Key[Array, ""]) -> Nodes:

@@ -2,58 +2,56 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
-from cmog_lib.decoders.projection import LOG_2PI
+from cmog_lib.engine.door import door
+
+LOG_2PI = math.log(2 * math.pi)
 
 
+@door("t")
 def log_p_t(t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(t) = log N(t; 0, I), in nats.
 
     t: [d], one latent point. Raises ValueError when t is no finite vector of floats. Slide 2.
     """
-    t = _validate.array("t", t, ("d",))
     return -0.5 * jnp.sum(t**2 + LOG_2PI)
 
 
-@full_precision
+@door("w:decoder x t")
 def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x|t,w) = log N(x; μ(t,w), diag σ²(t,w)), in nats.
 
     w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 10.
+    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
     """
-    w = _validate.decoder(w)
-    x, t = _validate.array("x", x, (w.data_dim,)), _validate.array("t", t, (w.latent_dim,))
     mu, sigma = w(t)
     return -0.5 * jnp.sum(((x - mu) / sigma) ** 2 + 2 * jnp.log(sigma) + LOG_2PI)
 
 
-@full_precision
+@door("w:decoder x t")
 def log_p_xt(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x,t|w) = log p(x|t,w) + log p(t), in nats.
 
     w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 10.
+    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
     """
     return log_p_x_given_t(w, x, t) + log_p_t(t)
 
 
-@full_precision
+@door("w:decoder X T")
 def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S d"]) -> Float[Array, "N S"]:
     """log p(x_i|t_k,w) for all data against all latents, in nats: the decoder once per latent, two matrix products.
 
     w: decoder. X: [N, D], data. T: [S, d], latents. Returns [N, S].
     Equal to `log_p_x_given_t` on every pair: Σ(x−μ)²/σ² is multiplied out into x²·σ⁻² − 2x·(μσ⁻²) + μ²σ⁻².
-    Raises ValueError when the shapes of X and T are not the decoder's. Slide 10.
+    Raises ValueError when the shapes of X and T are not the decoder's. Slide 9.
     """
-    w = _validate.decoder(w)
-    X, T = _validate.array("X", X, ("N", w.data_dim)), _validate.array("T", T, ("S", w.latent_dim))
     mu, sigma = jax.vmap(lambda t: w(t))(T)
     # The three terms cancel; only x − μ matters, so both are measured from the data's mean, where they are small, and
     # in units of one latent's σ, where no square leaves the range of float32.
@@ -64,14 +62,13 @@ def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S
     return -0.5 * (quadratic + jnp.sum(2 * jnp.log(sigma) + LOG_2PI, axis=1)[None])
 
 
-@full_precision
+@door("w:decoder n key")
 def sample(w: Decoder, n: int, *, key: Key[Array, ""]) -> tuple[Float[Array, "n d"], Float[Array, "n D"]]:
     """t ~ p(t) = N(0, I), then x ~ p(x|t,w) = N(μ(t,w), diag σ²(t,w)): ancestral sampling.
 
     w: decoder. n: how many pairs. Returns t [n, d] and x [n, D].
     Raises ValueError when n < 1 or the key is not a typed one. Slides 2 and 3.
     """
-    w, n, key = _validate.decoder(w), _validate.count("n", n), _validate.key(key)
     key_t, key_x = jax.random.split(key)
     t = jax.random.normal(key_t, (n, w.latent_dim))
     mu, sigma = jax.vmap(lambda t: w(t))(t)

@@ -12,23 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.model import LOG_2PI
 
 
 class Gaussian(eqx.Module):
     """q(t) = ∏_j N(t_j; m_j, s_j²): the factorised Gaussian, s a standard deviation.
 
-    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 19.
+    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 18.
     """
 
     m: Float[Array, "*batch d"]
     log_s: Float[Array, "*batch d"]
 
     def __init__(self, m: Any, log_s: Any) -> None:
-        self.m = _validate.array("m", m, (..., "d"))
-        self.log_s = _validate.array("log_s", log_s, self.m.shape)
+        self.m = door.array("m", m, (..., "d"))
+        self.log_s = door.array("log_s", log_s, self.m.shape)
         _check_s(self.log_s)
 
     @property
@@ -50,12 +50,12 @@ class Gaussian(eqx.Module):
 
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M."""
-        noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
+        noise = jax.random.normal(door.key(key), (door.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + self.s[None] * noise
 
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
         """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
-        t = _validate.array("t", t, _one(self.m))
+        t = door.array("t", t, _one(self.m))
         return -0.5 * jnp.sum(((t - self.m) / self.s) ** 2 + 2 * self.log_s + LOG_2PI)
 
 
@@ -70,8 +70,8 @@ class FullGaussian(eqx.Module):
     L: Float[Array, "*batch d d"]
 
     def __init__(self, m: Any, L: Any) -> None:
-        self.m = _validate.array("m", m, (..., "d"))
-        self.L = _lower(_validate.array("L", L, (*self.m.shape, self.m.shape[-1])))
+        self.m = door.array("m", m, (..., "d"))
+        self.L = _lower(door.array("L", L, (*self.m.shape, self.m.shape[-1])))
 
     @property
     def mean(self) -> Float[Array, "*batch d"]:
@@ -90,13 +90,13 @@ class FullGaussian(eqx.Module):
     @full_precision
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
-        noise = jax.random.normal(_validate.key(key), (_validate.count("M", M), *self.m.shape), self.m.dtype)
+        noise = jax.random.normal(door.key(key), (door.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + jnp.einsum("...ij,...j->...i", self.L, noise)
 
     @full_precision
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
         """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
-        t = _validate.array("t", t, _one(self.m))
+        t = door.array("t", t, _one(self.m))
         # L⁻¹ has no t in it: of many draws, mapped over t, it is made once, and each costs a small product.
         inverse = jax.scipy.linalg.solve_triangular(self.L, jnp.eye(len(self.m), dtype=self.L.dtype), lower=True)
         standard = inverse @ (t - self.m)
@@ -114,8 +114,8 @@ class Weighted(eqx.Module):
     log_weight: Float[Array, "*batch S"]
 
     def __init__(self, t: Any, log_weight: Any) -> None:
-        self.t = _validate.array("t", t, ("S", "d"))
-        self.log_weight = jax.nn.log_softmax(_validate.log_weights("log_weight", log_weight, (..., len(self.t))))
+        self.t = door.array("t", t, ("S", "d"))
+        self.log_weight = jax.nn.log_softmax(door.log_weights("log_weight", log_weight, (..., len(self.t))))
 
     @property
     def weight(self) -> Float[Array, "*batch S"]:
@@ -139,7 +139,7 @@ class Weighted(eqx.Module):
     @full_precision
     def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
         """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
-        return jnp.tensordot(self.weight, jax.vmap(_validate.function("f", f))(self.t), axes=1)
+        return jnp.tensordot(self.weight, jax.vmap(door.function("f", f))(self.t), axes=1)
 
 
 def _one(m: Array) -> tuple[int, ...]:

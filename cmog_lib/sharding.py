@@ -1,13 +1,13 @@
 """Data on many devices and many hosts: each device holds a share of the rows, and functions take them as they are.
 
-There is no second code path. JAX lays out a computation after the arrays it is given: what is a sum over data becomes
-one sum on each device and one over devices. Between hosts it is the same, once each of their processes has called
-`jax.distributed.initialize`; all of them then run the same program.
+Compiled functions are the same as on one device: JAX lays out a computation after its arrays. What is a sum
+over data becomes one sum on each device and one over devices. Between hosts it is the same, once each of their
+processes has called `jax.distributed.initialize`; all of them then run the same program. What NumPy or SciPy steers
+from outside has a path of its own: `by_process`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
+from cmog_lib.engine.devices import by_process, data, gathered
+
+__all__ = ["by_process", "gathered", "mesh", "shard"]
 
 
 def mesh() -> Mesh:
@@ -33,7 +35,7 @@ def shard(X: Any, over: Mesh | None = None) -> Float[Array, "N ..."]:
     over = mesh() if over is None else over
     if not isinstance(over, Mesh) or len(over.axis_names) != 1:
         raise ValueError(f"over must be a mesh with one axis, as mesh() makes it, got {over!r}")
-    X = _data(X)
+    X = data(X)
     devices, N = over.devices.size, len(X)
     if N % devices:
         kept = N - N % devices
@@ -43,40 +45,3 @@ def shard(X: Any, over: Mesh | None = None) -> Float[Array, "N ..."]:
     dtype = jax.dtypes.canonicalize_dtype(X.dtype)
     by_rows = NamedSharding(over, PartitionSpec(over.axis_names[0]))
     return jax.make_array_from_callback(X.shape, by_rows, lambda rows: np.asarray(X[rows], dtype))
-
-
-def gathered(values: Any) -> np.ndarray:
-    """The whole of a sharded array in this process's memory, also where its shares lie on other hosts.
-
-    Every process must ask, and gets the same: meant for results, a number for each datum, and not for the data.
-    """
-    if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
-        from jax.experimental import multihost_utils
-
-        values = multihost_utils.process_allgather(values, tiled=True)
-    return np.asarray(values)
-
-
-def by_process(function: Callable[[np.ndarray], np.ndarray], X: Any) -> np.ndarray:
-    """function(X), a row for each row of X, where JAX cannot lay it out, since it is steered from outside: by NumPy.
-
-    function: from rows [n, …] to values [n, …], row by row. X: [N, …], data. Each process gives it the rows that its
-    own devices hold, and every process gets all values; all of them must ask. Raises ValueError for what is no
-    function or no data, and where a process does not hold whole rows.
-    """
-    function, X = _validate.function("function", function), _data(X)
-    if not isinstance(X, jax.Array) or X.is_fully_addressable:
-        return function(np.asarray(X))
-    from jax.experimental import multihost_utils
-
-    dealt = X.sharding
-    if not isinstance(dealt, NamedSharding) or any(dealt.spec[1:]):
-        raise ValueError(f"X must be dealt out by rows, as shard does it, got {dealt}")
-    over: Any = dealt.mesh
-    own = np.asarray(multihost_utils.global_array_to_host_local_array(X, over, dealt.spec))
-    by_rows = PartitionSpec(*dealt.spec[:1])
-    return gathered(multihost_utils.host_local_array_to_global_array(function(own), over, by_rows))
-
-
-def _data(X: Any) -> Any:
-    return _validate.array("X", X, ("N", ...), finite=False, mapped=True)

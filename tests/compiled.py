@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "test-artifacts" / "compiled"
+# XLA's flags where a short compilation matters more than a short run. The numbers agree up to rounding.
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def kept_in(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import pytest
-from compiled import taken_from
+from compiled import QUICKLY_COMPILED, taken_from
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
@@ -24,6 +24,13 @@ from xdist.scheduler import LoadScopeScheduling
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 install_import_hook("cmog_lib", "beartype.beartype")
+# Nearly everything here is compiled for one call or a few, and XLA's optimisation takes more time than it saves: the
+# tests take less than half of the time without it. The lectures' kernels compile as a reader's do, and so do these
+# tests in weekly.yml. XLA reads its flags once, when it starts, so that no other process inherits these.
+if "CMOG_OPTIMISED" not in os.environ:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY_COMPILED}".strip())
+        jax.devices()
 # The processes of one run share what they compile, also those that tests start; the first of them makes the folder.
 if "CMOG_COMPILED" not in os.environ:
     os.environ["CMOG_COMPILED"] = tempfile.mkdtemp(prefix="cmog-compiled-")

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmog_lib import amortised, decoders, em, likelihood, mcmc, model, ppca, quadrature, sharding, variational
-from cmog_lib.optimise import batches, stochastic
+from cmog_lib.engine.optimise import batches, stochastic
 
 N, D = 64, 5
 BATCH = 56  # of which eight devices draw 7 each

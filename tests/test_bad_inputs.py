@@ -395,6 +395,7 @@ ROWS = {
     "amortised.encoders.CNN": "image_shape:shape latent_dim:n channels:sizes width:n key",
     "amortised.encoders.Linear": "V a:b log_s",
     "amortised.encoders.as_module": "encoder:any-encoder",
+    "amortised.encoders.encoded": "encoder:any-encoder X",
     "amortised.encoders.MLP": "data_dim:n latent_dim:n width:n depth:n key",
     "bound.expected_log_joint": "w q:q-or-weights x n:n-on-a-grid",
     "bound.importance": "w q x:x-or-X M:n key",
@@ -519,7 +520,7 @@ BY_ROOM = {
     "quadrature": ("Exact", "Nodes"),
     "variational": ("Factorised", "Fitted", "Gradient", "Run", "Sweeps"),
 }
-PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "bound.Nodes", "decoders.Decoder"}
+PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "decoders.Decoder"}
 MADE = {f"{room}.{name}" for room, names in BY_ROOM.items() for name in names} | PROTOCOLS
 SPECTRUM = ppca.fit_all(numbers(9, D))
 EXACT = quadrature.Exact(np.zeros(2), np.zeros(2), 1, lambda i: (np.zeros((1, d)), np.zeros(1)))

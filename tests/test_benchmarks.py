@@ -51,7 +51,7 @@ def test_a_row_whose_accuracy_fails_has_no_ratio(monkeypatch):
     *_, ours, theirs, bad, _, foot = harness.table(row(), answers).splitlines()
     assert "×" not in ours and "| 4 × |" in theirs and "as good" in theirs
     assert "×" not in bad and "not compared" in bad and "worse" in bad
-    assert foot.endswith("Here, float32.")
+    assert foot.endswith("Here; computed in float32.")
 
 
 def test_a_table_takes_the_place_of_the_last_one():
@@ -75,7 +75,7 @@ def test_every_row_has_its_place_and_the_readme_says_what_the_results_say():
 
 
 def test_the_summary_has_a_line_for_each_peer():
-    table = "| A row | seconds | cmog_lib / it | accuracy | memory |\n|---|---|---|---|---|\n"
+    table = "| A row | seconds | cmog_lib / peer | accuracy | memory |\n|---|---|---|---|---|\n"
     table += "| ours | 1 |  | 2 nats | 1 GB |\n| theirs | 2 | 2 (1–3) × | 2.1 nats | 3 GB |"
     said = report.summary(placed("<!-- bench a -->\n<!-- end a -->", "a", table)).splitlines()
     assert said[2:] == ["| A row | theirs | 2 (1–3) × | 2 nats; 2.1 nats | 1 GB; 3 GB |"]

@@ -19,7 +19,7 @@ from book.docstrings import restructured, typeset
 
 # nbclient leaves the event loop of a thread open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-CODE = "import json\nfrom cmog_lib import _validate\nprint(6 * 7)"
+CODE = "import json\nfrom cmog_lib.engine import door\nprint(6 * 7)"
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_a_changed_sentence_costs_no_run_and_a_changed_module_does(lectures, mon
     assert cells[0].source == "Another text." and cells[1].outputs[0].text == "42\n"
     # The library as it would be with another arrays.py, and with another room that this lecture has not loaded.
     kept = nbformat.read(execute.EXECUTED / lectures[0].name, 4)
-    assert "cmog_lib/_validate/arrays.py" in kept.metadata.made_of
+    assert "cmog_lib/engine/door/arrays.py" in kept.metadata.made_of
     assert not any("classroom" in name for name in kept.metadata.made_of)
-    kept.metadata.made_of["cmog_lib/_validate/arrays.py"] = "another"
+    kept.metadata.made_of["cmog_lib/engine/door/arrays.py"] = "another"
     nbformat.write(kept, execute.EXECUTED / lectures[0].name)
     assert execute.read(lectures[0]) is None
 

@@ -20,7 +20,8 @@ import pooch
 import pytest
 from needs import mnist_folder
 
-from cmog_lib import _mnist, _validate, datasets
+from cmog_lib import _mnist, datasets
+from cmog_lib.engine import door
 
 SYNTHETIC = {
     "curve": (datasets.curve, 1, 2),
@@ -101,7 +102,7 @@ def test_synthetic_data_are_the_same_for_the_same_key_only(make, latent_dim, dat
 @synthetic
 def test_synthetic_truth_is_a_decoder_that_compiled_functions_know_again(make, latent_dim, data_dim):
     w = make(1, key=jax.random.key(0)).w
-    assert _validate.decoder(w) is w
+    assert door.decoder(w) is w
     assert (w.latent_dim, w.data_dim) == (latent_dim, data_dim)
     # The same static part at each call: no second compilation.
     assert jax.tree.structure(w) == jax.tree.structure(make(5, 0.2, key=jax.random.key(1)).w)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmog_lib import decoders, model, optimise
-from cmog_lib.decoders.layers import grow_and_convolve
+from cmog_lib.decoders.layers import grow_and_convolve, linear_layer, uniform
 
 KEY = jax.random.key(0)
 
@@ -33,6 +33,20 @@ def grown_and_convolved(a: np.ndarray, kernel: np.ndarray, shape: tuple[int, int
     for y, x in np.ndindex(*shape):
         out[y, x] = np.einsum("ijc,ijce->e", big[y : y + 3, x : x + 3], kernel)
     return out
+
+
+@pytest.mark.parametrize("sizes", [(2, 128), (128, 64), (5, 1000)])
+def test_a_layer_begins_with_the_numbers_that_equinox_draws(dtype, sizes):
+    ours, theirs = linear_layer(*sizes, KEY), eqx.nn.Linear(*sizes, key=KEY)
+    assert eqx.tree_equal(ours, theirs) and ours.weight.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 2), (1,), (65, 64)])
+def test_numbers_are_those_that_jax_draws_for_the_shape(dtype, shape):
+    drawn = uniform(KEY, shape, 0.3)
+    assert np.array_equal(drawn, jax.random.uniform(KEY, shape, minval=-0.3, maxval=0.3)) and drawn.dtype == dtype
+    inside = jax.jit(lambda key: uniform(key, shape, 0.3))(KEY)
+    assert np.allclose(inside, drawn, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (5, 7), (5, 8)])
@@ -171,3 +185,12 @@ def test_the_same_key_makes_the_same_decoder(dtype):
     for one, same in zip(networks(), networks(), strict=True):
         assert eqx.tree_equal(one, same)
     assert not eqx.tree_equal(decoders.MLP(1, 2, key=KEY), decoders.MLP(1, 2, key=jax.random.key(1)))
+
+
+def test_a_network_of_other_shapes_is_called_anew_and_refused_by_name(entry_errors):
+    w = decoders.MLP(2, 12, width=8, key=KEY)
+    assert model.sample(w, 3, key=KEY)[1].shape == (3, 12)
+    broken = eqx.tree_at(lambda w: w.b, w, jnp.zeros(11))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="got none: it raised TypeError"):
+            model.sample(broken, 3, key=KEY)

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from cmog_lib.classroom import explore_frames
-from cmog_lib.classroom.explore import Pad, Slider, explore, failures, made
-from cmog_lib.classroom.explore_canvas import Canvas
-from cmog_lib.classroom.explore_sliders import control
+from cmog_lib.classroom.explore import Pad, Slider, explore, failures, frames, made
+from cmog_lib.classroom.explore.canvas import Canvas
+from cmog_lib.classroom.explore.sliders import control
 
 X = np.linspace(-3, 3, 100)
 HOSTILE = '</script><script>alert("1")</script>\'&<b>'
@@ -143,14 +143,19 @@ def test_equal_pictures_are_held_once() -> None:
 
 
 def test_more_than_200_states_are_live_and_the_author_may_choose() -> None:
-    assert not explore(lambda d: curve(d / 100), d=range(200)).live
-    explorer = explore(lambda a, b: curve(a * b), a=range(15), b=range(15))
+    def bare(height: float) -> Figure:  # without axes, which take nearly all of a drawing's time
+        figure = Figure(figsize=(1, 1))
+        figure.add_artist(Line2D([0, 1], [0, height]))
+        return figure
+
+    assert not explore(lambda d: bare(d / 200), d=range(200)).live
+    explorer = explore(lambda a, b: bare(a * b / 200), a=range(15), b=range(15))
     assert explorer.live and len(list(explorer.states())) == 225
     assert explore(lambda d: curve(d), d=[1, 2], live=True).live
 
 
 def test_too_many_bytes_are_refused_with_size_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explore_frames, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(frames, "MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match=r"'big' must stay below .* MB in 40 pictures; give the sliders fewer values"):
         explore(lambda d: curve(d), label="big", d=range(40))
 
@@ -293,12 +298,14 @@ def scene() -> tuple[Figure, dict[str, Any]]:
     (parts["thick"],) = left.plot(X, np.cos(X), linewidth=6, zorder=2.2)
     (parts["hidden"],) = left.plot(X, X, visible=False)
     left.set(xlim=(-3, 3), ylim=(-1.5, 1.5))
+    left.locator_params(nbins=3)  # few ticks, which take most of a drawing's time
     parts["legend"] = left.legend(loc="upper right")
     parts["note"] = left.annotate("here", (0, 0), (1, -1), arrowprops={"arrowstyle": "->"})
     left.set_xlabel("x")
     unit = parts["unit"] = [1.0]
     right.yaxis.set_major_formatter(lambda value, _: f"{value * unit[0]:g}")
     parts["image"] = right.imshow(np.arange(12.0).reshape(3, 4), vmin=0, vmax=12)
+    right.locator_params(nbins=3)
     parts["points"] = right.scatter([0, 1, 2], [0, 1, 2], color="w")
     return figure, parts
 

@@ -18,7 +18,7 @@ from matplotlib.transforms import Affine2D
 from PIL import Image
 
 from cmog_lib.classroom.explore import explore
-from cmog_lib.classroom.explore_canvas import Canvas
+from cmog_lib.classroom.explore.canvas import Canvas
 
 Change = Callable[[int], Any]
 UNIT = Normalize(0, 1)

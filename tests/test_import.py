@@ -9,8 +9,8 @@ import sys
 # Notebook and plotting packages, what only some functions use, and data.
 HEAVY = ["matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "sklearn", "scipy.optimize", "optax", "numpyro"]
 HEAVY += ["pooch", "requests", "tqdm", "cmog_lib.classroom"]
-ROOMS = ["amortised", "bound", "datasets", "decoders", "em", "likelihood", "mcmc"]
-ROOMS += ["model", "optimise", "posteriors", "ppca", "quadrature", "sharding", "variational"]
+ROOMS = ["amortised", "bound", "datasets", "decoders", "em", "engine", "likelihood", "mcmc"]
+ROOMS += ["model", "nodes", "optimise", "posteriors", "ppca", "quadrature", "sharding", "variational"]
 
 
 def fresh(code: str) -> list[str]:
@@ -25,7 +25,7 @@ def test_import_loads_no_plotting_no_widgets_and_no_data():
     assert [name for name in HEAVY if name in loaded] == []
 
 
-def test_import_brings_every_room_and_nothing_else_into_reach():
+def test_import_brings_every_room_and_the_engine_into_reach_and_nothing_else():
     assert fresh("import cmog_lib\nresult = [m for m in dir(cmog_lib) if not m.startswith('_')]") == ROOMS
 
 

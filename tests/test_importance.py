@@ -9,7 +9,7 @@ import pytest
 from test_bound import bent, posterior_of, problem
 
 from cmog_lib import bound, decoders, ppca, quadrature
-from cmog_lib.bound import draws
+from cmog_lib.engine import draws
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
 

@@ -26,11 +26,13 @@ import jax.numpy as jnp
 import long_runs
 import numpy as np
 import pytest
+from compiled import QUICKLY_COMPILED
 from test_datasets import serving
 
 from cmog_lib import _mnist, amortised, datasets, decoders, mcmc, optimise
-from cmog_lib.optimise.checkpoint import VERSION, Checkpoint, fingerprint
-from cmog_lib.optimise.interrupts import interruptible, look
+from cmog_lib.engine.optimise import stochastic
+from cmog_lib.engine.optimise.checkpoint import VERSION, Checkpoint, fingerprint
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import grid
 
 KEY = jax.random.key(0)
@@ -48,6 +50,7 @@ def imported_already():
         with pytest.MonkeyPatch.context() as patch:
             # Python 3.11 looks for these only where this says, and goes on without them.
             patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+            patch.setenv("XLA_FLAGS", QUICKLY_COMPILED)
             multiprocessing.forkserver.ensure_running()
 
 
@@ -232,7 +235,7 @@ def test_a_run_may_be_made_longer_and_one_that_is_done_is_not_run_again(tmp_path
     assert np.array_equal(half.trace, whole.trace[:10])
     longer = climb(path, 20)
     assert np.array_equal(longer.trace, whole.trace) and np.array_equal(longer.w, whole.w)
-    monkeypatch.setattr(optimise.stochastic, "_chunk", None)
+    monkeypatch.setattr(stochastic, "_chunk", None)
     assert np.array_equal(climb(path, 20).w, whole.w)
     with pytest.raises(
         ValueError, match=r"steps must be an integer of at least 20 \(the checkpoint .* holds so many\)"

@@ -47,12 +47,12 @@ def test_times_are_those_of_the_readme_and_of_the_lectures():
 
 
 def test_every_explorer_that_is_named_is_in_its_lecture():
-    cures = rows("What students believe, and what cures it")
+    cures = rows("Common misconceptions")
     for lecture, *_, cure in cures:
         label = re.match(r"\*(.+?)\*:", cure)[1]
         assert f'label="{label}"' in text_of(int(lecture)), label
     assert min(sum(int(row[0]) == lecture for row in cures) for lecture in LECTURES) >= 3
-    kept = re.search(r"\*\*With half the time\*\*(.+?)\n\n", PAGE, re.DOTALL)[1].replace("\n", " ")
+    kept = re.search(r"\*\*If you have half the time\*\*(.+?)\n\n", PAGE, re.DOTALL)[1].replace("\n", " ")
     for label, lecture in re.findall(r"\*([^*]+?)\* \((\d)\)", kept):
         assert f'label="{label}"' in text_of(int(lecture)), label
 

@@ -24,7 +24,7 @@ SYSTEM = "/usr/bin:/bin"
 def needs_make() -> None:
     """Every test here calls it."""
     if shutil.which("make") is None:
-        missing("no make here: the README's plain pip road it is")
+        missing("make is missing: these tests need it")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from cmog_lib import optimise
+from cmog_lib.engine.optimise import stochastic
 
 TARGET = np.array([1.0, -2.0, 3.0])
 KEY = jax.random.key(0)
@@ -150,7 +151,7 @@ def test_ascend_compiles_once_for_every_length_and_learning_rate():
 
 
 def test_interrupt_returns_the_last_good_state(monkeypatch):
-    original, calls = optimise.stochastic._chunk, []
+    original, calls = stochastic._chunk, []
 
     def stopped(*args):
         calls.append(None)
@@ -158,7 +159,7 @@ def test_interrupt_returns_the_last_good_state(monkeypatch):
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(optimise.stochastic, "_chunk", stopped)
+    monkeypatch.setattr(stochastic, "_chunk", stopped)
     w, x = hill(jnp.dtype("float32")), target(jnp.dtype("float32"))
     ascent = optimise.ascend(noisy_height, w, x, steps=50, key=KEY, chunk=10, progress=False)
     monkeypatch.undo()

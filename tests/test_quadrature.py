@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from cmog_lib import quadrature
 from cmog_lib.decoders import Linear, as_module
+from cmog_lib.engine import table
 
 
 class Own:
@@ -105,13 +106,13 @@ def test_blocks_of_nodes_change_nothing(dtype, monkeypatch):
     def value_and_slope():
         # A function of its own for every size of block, for what is compiled once is not compiled again.
         def total(w):
-            return jnp.sum(quadrature._log_p_x.__wrapped__(w, X, nodes))
+            return jnp.sum(table.by_blocks.__wrapped__(w, X, nodes))
 
-        return quadrature._log_p_x.__wrapped__(w, X, nodes), eqx.filter_grad(total)(w)
+        return table.by_blocks.__wrapped__(w, X, nodes), eqx.filter_grad(total)(w)
 
     whole, slope = value_and_slope()
     for entries in (1, 100, 3000):
-        monkeypatch.setattr(quadrature, "TABLE_ENTRIES", entries if entries > 1 else 30)
+        monkeypatch.setattr(table, "TABLE_ENTRIES", entries if entries > 1 else 30)
         parts, slope_of_parts = value_and_slope()
         tolerance = 1e-4 if dtype == "float32" else 1e-10
         assert jnp.allclose(parts, whole, rtol=tolerance, atol=tolerance)
@@ -160,7 +161,7 @@ def test_a_table_that_would_not_fit_is_never_held(dtype):
 
     def total(arrays, X, t, log_weight):
         w = eqx.combine(arrays, rest)
-        return jnp.sum(quadrature._log_p_x.__wrapped__(w, X, quadrature.Nodes(t, log_weight)))
+        return jnp.sum(table.by_blocks.__wrapped__(w, X, quadrature.Nodes(t, log_weight)))
 
     for function in (total, jax.value_and_grad(total)):
         held = jax.jit(function).lower(arrays, *shapes).compile().memory_analysis()
@@ -354,15 +355,15 @@ def test_what_cannot_be_reached_is_said():
 def test_nodes_are_counted_in_the_gigabytes_of_their_precision(dtype):
     allowed = 21 if dtype == jnp.float64 else 22  # 2^d (d + 1) numbers of 8 or 4 bytes, at most 0.5 GiB
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quadrature._nodes, "MOST_OF_NODES", 0.5)
-        quadrature._nodes.affordable("gauss_hermite", allowed, 2, None)
+        patch.setattr(table, "MOST_OF_NODES", 0.5)
+        table.affordable("gauss_hermite", allowed, 2, None)
         with pytest.raises(ValueError, match=r"gauss_hermite needs nodes of at most 0\.5 GiB"):
-            quadrature._nodes.affordable("gauss_hermite", allowed + 1, 2, None)
+            table.affordable("gauss_hermite", allowed + 1, 2, None)
 
 
 def test_product_nodes_are_every_combination_in_row_major_order(dtype):
     t, log_weight = np.array([1.0, 2.0, 4.0]), np.array([0.1, 0.2, 0.4])
-    points, weights = quadrature._nodes.tensor(3, t, log_weight)
+    points, weights = table.tensor(3, t, log_weight)
     assert points.dtype == weights.dtype == dtype
     every = list(itertools.product(range(3), repeat=3))
     np.testing.assert_array_equal(points, [[t[i], t[j], t[k]] for i, j, k in every])

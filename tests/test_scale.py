@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmog_lib import _validate, decoders, em, model, ppca, quadrature
+from cmog_lib import decoders, em, model, ppca, quadrature
 from cmog_lib.decoders import Linear
+from cmog_lib.engine import door
 
 N, D, d = 200, 8, 3
 log_p_x = jax.jit(jax.vmap(ppca.log_p_x, in_axes=(None, 0)))
@@ -45,7 +46,7 @@ def in_blocks(X: np.ndarray, monkeypatch: Any) -> ppca.Spectrum:
 
 def on_an_accelerator(X: np.ndarray, monkeypatch: Any) -> ppca.Spectrum:
     monkeypatch.setattr(ppca.covariance, "LARGE", 0)
-    monkeypatch.setattr(_validate, "on_host", lambda value: False)
+    monkeypatch.setattr(door, "on_host", lambda value: False)
     return ppca.fit_all(jnp.asarray(X))
 
 
@@ -193,8 +194,8 @@ def test_the_host_sums_over_what_lies_in_its_memory_or_on_its_disk_and_never_ove
 
 
 def test_large_data_of_an_accelerator_are_checked_there(monkeypatch, dtype):
-    monkeypatch.setattr(_validate.arrays, "BLOCK", 0)
-    monkeypatch.setattr(_validate.arrays, "on_host", lambda value: False)
+    monkeypatch.setattr(door.arrays, "BLOCK", 0)
+    monkeypatch.setattr(door.arrays, "on_host", lambda value: False)
     X = jnp.asarray(data(dtype))
     assert ppca.fit_all(X).rank == D
     with pytest.raises(ValueError, match=r"^X must be finite, got nan at X\[41, 3\] \(1 of 1600 values are not finite"):

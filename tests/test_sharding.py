@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import QUICKLY_COMPILED
 from needs import free_port
 from sharded import NODES, D, watched
 
@@ -26,8 +27,8 @@ SAME = 1e-10
 
 
 def started(*arguments: str, devices: int) -> subprocess.Popen:
-    """sharded.py in a process that has so many virtual devices; to compile with less care saves a third of its time."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    """sharded.py in a process that has so many virtual devices."""
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICKLY_COMPILED}"
     # A proxy that the machine has for the world would be asked for the way to the process beside.
     direct = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment = {**direct, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

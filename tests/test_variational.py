@@ -258,7 +258,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
             "w must be a decoders.Linear.*for any other.*: cavi_grid",
         ),
         "x": (lambda: v.cavi_linear(w, x[:3]), r"x must be .* \[5\], got float32\[3\]"),
-        "start": (lambda: v.cavi_linear(w, x, three), r"start.m must be .* \[2\], got float32\[3\]"),
+        "start": (lambda: v.cavi_linear(w, x, three), r"start.mean must be .* \[2\], got float32\[3\]"),
         "sweeps": (lambda: v.cavi_linear(w, x, sweeps=0), "sweeps must be an integer of at least 1, got 0"),
         "gap": (lambda: v.factorised_gap(net), "w must be a decoders.Linear"),
         "order": (lambda: v.cavi_grid(net, net_x, shuffled), "nodes must be n.2 nodes of a product grid in row-major"),
@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         ),
         "nodes": (lambda: v.cavi_grid(net, net_x, nodes.t), "nodes must be Nodes, as quadrature.grid makes them"),
         "starts": (lambda: v.cavi_grid(net, net_x, nodes, starts=0), "starts must be an integer of at least 1, got 0"),
-        "Start": (lambda: v.cavi_grid(net, net_x[None], nodes, q), r"start.m must be .* \[1, 2\], got float32\[2\]"),
+        "Start": (lambda: v.cavi_grid(net, net_x[None], nodes, q), r"start.mean must be .* \[1, 2\], got float32\[2\]"),
         "sigma": (
             lambda: v.cavi_grid(Broken(jnp.zeros(())), jnp.ones(2), nodes),
             r"w must return finite and positive sigma, got sigma\[0\] = nan at t = \[3.75",
@@ -277,7 +277,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
             lambda: v.cavi_grid(net, np.broadcast_to(np.float32(0), (2**20, 4)), quadrature.grid(2, 64)),
             "X and nodes must leave a table of at most 8 GiB, got 1048576 data on 4096 nodes: 16 GiB on a device",
         ),
-        "q": (lambda: v.score_function(net, three, net_x, 5, key=KEY), r"q.m must be .* \[2\], got float32\[3\]"),
+        "q": (lambda: v.score_function(net, three, net_x, 5, key=KEY), r"q.mean must be .* \[2\], got float32\[3\]"),
         "M": (lambda: v.reparameterised(net, q, net_x, 0, key=KEY), "M must be an integer of at least 1, got 0"),
         "key": (lambda: v.score_function(net, q, net_x, 5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
     }

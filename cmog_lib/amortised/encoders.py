@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.contract import traced
-from cmog_lib.decoders.layers import Dense
+from cmog_lib.decoders.layers import Dense, uniform
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 from cmog_lib.posteriors import Gaussian
 
 __all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module", "encoded"]
@@ -44,9 +44,9 @@ class Linear(eqx.Module):
     log_s: Float[Array, "d"]
 
     def __init__(self, V: Array, a: Array, log_s: Array) -> None:
-        self.V = _validate.array("V", V, ("d", "D"))
+        self.V = door.array("V", V, ("d", "D"))
         d, D = self.V.shape
-        self.a, self.log_s = _validate.array("a", a, (D,)), _validate.array("log_s", log_s, (d,))
+        self.a, self.log_s = door.array("a", a, (D,)), door.array("log_s", log_s, (d,))
 
     @property
     def latent_dim(self) -> int:
@@ -75,10 +75,10 @@ class MLP(eqx.Module):
     def __init__(
         self, data_dim: int, latent_dim: int, *, width: int = 128, depth: int = 2, key: Key[Array, ""]
     ) -> None:
-        self.data_dim = _validate.count("data_dim", data_dim)
-        self.latent_dim = _validate.count("latent_dim", latent_dim)
-        hidden = (_validate.count("width", width),) * _validate.count("depth", depth)
-        self.nn = Dense((self.data_dim, *hidden, 2 * self.latent_dim), key=_validate.key(key))
+        self.data_dim = door.count("data_dim", data_dim)
+        self.latent_dim = door.count("latent_dim", latent_dim)
+        hidden = (door.count("width", width),) * door.count("depth", depth)
+        self.nn = Dense((self.data_dim, *hidden, 2 * self.latent_dim), key=door.key(key))
 
     @full_precision
     def __call__(self, x: Float[Array, "D"]) -> Gaussian:
@@ -108,18 +108,18 @@ class CNN(eqx.Module):
         width: int = 64,
         key: Key[Array, ""],
     ) -> None:
-        height, breadth = _validate.sizes("image_shape", image_shape, 2)
-        channels = _validate.sizes("channels", channels)
-        self.image_shape, self.latent_dim = (height, breadth), _validate.count("latent_dim", latent_dim)
-        key_dense, *keys = jax.random.split(_validate.key(key), len(channels) + 1)
+        height, breadth = door.sizes("image_shape", image_shape, 2)
+        channels = door.sizes("channels", channels)
+        self.image_shape, self.latent_dim = (height, breadth), door.count("latent_dim", latent_dim)
+        key_dense, *keys = jax.random.split(door.key(key), len(channels) + 1)
         self.kernels = tuple(
-            jax.random.uniform(key, (2, 2, c_in, c_out), minval=-1, maxval=1) / np.sqrt(4 * c_in)
+            jnp.asarray(uniform(key, (2, 2, c_in, c_out))) / np.sqrt(4 * c_in)
             for key, c_in, c_out in zip(keys, (1, *channels), channels, strict=False)
         )
         self.biases = tuple(jnp.zeros(c) for c in channels)
         for _ in channels:
             height, breadth = -(-height // 2), -(-breadth // 2)
-        last = (height * breadth * channels[-1], _validate.count("width", width), 2 * self.latent_dim)
+        last = (height * breadth * channels[-1], door.count("width", width), 2 * self.latent_dim)
         self.dense = Dense(last, key=key_dense)
 
     @property
@@ -160,14 +160,14 @@ def as_module(encoder: Any, w: Any = None) -> Any:
             f" got {type(encoder).__name__} without {', '.join(missing)}"
         )
     for part in ("latent_dim", "data_dim"):
-        its = _validate.count(f"encoder.{part}", getattr(encoder, part))
+        its = door.count(f"encoder.{part}", getattr(encoder, part))
         ours = its if w is None else getattr(w, part)
         if ours != its:
             raise ValueError(f"encoder.{part} must be the decoder's, w.{part} = {ours}, got {its}")
     expected = f"encoder(x) must be a posteriors.Gaussian over t of shape [{encoder.latent_dim}]"
     try:
         encoder = traced(encoder, "data_dim")
-        q = _validate.called(encoder, encoder.data_dim)
+        q = door.called(encoder, encoder.data_dim)
     except Exception as error:  # whatever a class written in a notebook may raise
         raise ValueError(f"{expected}, got none: it raised {type(error).__name__}: {error}") from error
     if not isinstance(q, Gaussian) or q.m.shape != (encoder.latent_dim,):
@@ -176,14 +176,26 @@ def as_module(encoder: Any, w: Any = None) -> Any:
     return encoder
 
 
-@full_precision
+def _encoder(name: str, encoder: Any, given: dict[str, Any]) -> Any:
+    return as_module(encoder)
+
+
+def _X(name: str, X: Any, given: dict[str, Any]) -> Array:
+    return door.array(name, X, ("N", given["encoder"].data_dim))
+
+
+def fitting(name: str, encoder: Any, given: dict[str, Any]) -> Any:
+    """An encoder that fits the decoder w: a kind of argument for `door`."""
+    return as_module(encoder, given["w"])
+
+
+@door.door(encoder=_encoder, X=_X)
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     """q(t|x_i) for all data at once: m and log_s [N, d].
 
     Raises ValueError for data that are not the encoder's, and where m or log s is not finite, naming the datum.
     """
-    encoder = as_module(encoder)
-    q = encode(encoder, _validate.array("X", X, ("N", encoder.data_dim)))
+    q = encode(encoder, X)
     good = (jnp.isfinite(q.m) & jnp.isfinite(q.log_s)).all(axis=1)
     if not isinstance(good, jax.core.Tracer) and not bool(good.all()):
         i = int(jnp.argmin(good))

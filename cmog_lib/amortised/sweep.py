@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.amortised.vae import Problem, batch_bound, seen
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import door, sizes
+from cmog_lib.engine.optimise.batches import batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import given_back, with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.optimise import NotFinite, ascend
-from cmog_lib.optimise.batches import batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back, with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import Gaussian
 
 
@@ -120,7 +119,14 @@ class Sweep(eqx.Module):
         return CutDecoder(given_back(w), int(d)), CutEncoder(given_back(encoder), int(d))
 
 
-@full_precision
+def _dims(name: str, value: Any, given: dict[str, Any]) -> tuple[int, ...]:
+    dims, most = sizes(name, value), given["w"].latent_dim
+    if len(set(dims)) != len(dims) or max(dims) > most:
+        raise ValueError(f"{name} must be different numbers from 1 to w.latent_dim = {most}, got {dims}")
+    return dims
+
+
+@door("w X M batch_size", encoder=encoders.fitting, dims=_dims)
 @interruptible
 def fit_sweep(
     w: Decoder,
@@ -143,13 +149,7 @@ def fit_sweep(
     dims: some of 1 … w.latent_dim, each once. The rest as in `fit`.
     Raises ValueError for dims that are no such thing, and as `fit` does; NotFinite likewise.
     """
-    w, encoder = as_module(w), encoders.as_module(encoder, w)
-    X, M = _validate.array("X", X, ("N", w.data_dim)), _validate.count("M", M)
-    dims = _validate.sizes("dims", dims)
-    if len(set(dims)) != len(dims) or max(dims) > w.latent_dim:
-        raise ValueError(f"dims must be different numbers from 1 to w.latent_dim = {w.latent_dim}, got {dims}")
-    batch_size = batch_size_for(X, _validate.count("batch_size", batch_size))
-    problem = Problem(X, None, batch_size, shares_of(X), M)
+    problem = Problem(X, None, batch_size_for(X, batch_size), shares_of(X), M)
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     try:

@@ -11,17 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encode
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine.door import described, door
+from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
+from cmog_lib.engine.optimise.faults import given_back, parameters_of, with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
-from cmog_lib.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.optimise.faults import given_back, parameters_of, with_facts
-from cmog_lib.optimise.interrupts import interruptible
 
 SEEN = 1024  # data that are looked at where a bound is not finite
 FAR, WIDE = 1e3, 10.0  # m(x) and s(x) that no posterior has under p(t) = N(0, I); a standard deviation of unscaled data
@@ -39,7 +38,7 @@ class Trained(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+@door("w:decoder x M key", encoder=encoders.fitting)
 def lower_bound(
     w: Decoder, encoder: Encoder, x: Float[Array, "D"], M: int = 1, *, key: Key[Array, ""]
 ) -> Float[Array, ""]:
@@ -51,14 +50,12 @@ def lower_bound(
     Raises ValueError for an encoder that does not fit, M < 1, an untyped key.
     Source: Kingma and Welling 2014, equation 7.
     """
-    w, M = _validate.decoder(w), _validate.count("M", M)
-    x, key = _validate.array("x", x, (w.data_dim,)), _validate.key(key)
-    q = encoders.as_module(encoder, w)(x)
+    q = encoder(x)
     T = q.sample(M, key=key)
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
 
 
-@full_precision
+@door("w X M key learning_rate:number", encoder=encoders.fitting)
 def vae_step(
     w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
 ) -> tuple[Any, Any, Float[Array, ""]]:
@@ -69,15 +66,13 @@ def vae_step(
     The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
     Raises ValueError as `fit` does.
     """
-    w, key, M = as_module(w), _validate.key(key), _validate.count("M", M)
-    X, learning_rate = _validate.array("X", X, ("N", w.data_dim)), _validate.scalar("learning_rate", learning_rate)
-    parameters, rest = parameters_of((w, encoders.as_module(encoder, w)))
+    parameters, rest = parameters_of((w, encoder))
     value, gradient = _value_and_gradient(parameters, rest, X, M, key)
     moved = jax.tree.map(lambda parameter, slope: parameter + learning_rate * slope, parameters, gradient)
     return *given_back(eqx.combine(rest, moved)), value
 
 
-@full_precision
+@door("w:decoder X:X-mapped M chunk batch_size key", encoder=encoders.fitting)
 @interruptible
 def fit(
     w: Decoder,
@@ -107,9 +102,7 @@ def fit(
     key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
     untyped key; NotFinite with the step, what was seen there and the last good (w, encoder) in its `ascent.w`.
     """
-    given, w, encoder = w, as_module(w), encoders.as_module(encoder, w)
-    X, M = _validate.array("X", X, ("N", w.data_dim), mapped=True), _validate.count("M", M)
-    chunk, batch_size = _validate.count("chunk", chunk), _validate.count("batch_size", batch_size)
+    given, w = w, as_module(w)
     batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
 
     def problem(X: Any) -> Problem:
@@ -117,7 +110,7 @@ def fit(
 
     data: Any
     if isinstance(X, np.memmap):
-        key, key_pieces = jax.random.split(_validate.key(key))
+        key, key_pieces = jax.random.split(key)
         data = map(problem, pieces(X, min(chunk * batch_size, len(X)), key=key_pieces))
     else:
         data = problem(X)
@@ -147,7 +140,7 @@ def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
     if not bool((jnp.maximum(jnp.abs(q.m), q.s) < FAR).all()):
         said += f", where p(t) has a standard deviation of 1; the data have one of {spread:.3g}"
         return f"{said}: scale them, X / {spread:.3g}" if spread > WIDE else said
-    return f"{said}; {_validate.described(w, q.sample(1, key=key)[0], X)}"
+    return f"{said}; {described(w, q.sample(1, key=key)[0], X)}"
 
 
 @eqx.filter_jit

@@ -2,14 +2,13 @@
 
 from cmog_lib.bound.draws import importance, log_weights, lower_bound
 from cmog_lib.bound.expected import expected_log_joint, kl_to_prior
-from cmog_lib.bound.nodes import Nodes, kl, lower_bound_on_nodes, on_nodes
 
 # Lecture 4 shows these two, which the sums on nodes are made of.
 from cmog_lib.bound.nodes import _expectation as _expectation
 from cmog_lib.bound.nodes import _on_nodes as _on_nodes
+from cmog_lib.bound.nodes import kl, lower_bound_on_nodes, on_nodes
 
 __all__ = [
-    "Nodes",
     "expected_log_joint",
     "importance",
     "kl",

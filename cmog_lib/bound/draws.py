@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine import draws
+from cmog_lib.engine.door import door
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
-FEW = 100  # draws below which it is no wonder that one outweighs all others
-BLOCK = 256  # draws that are decoded at a time: their pictures fit into a processor's cache
 
-
-@full_precision
+@door("w:decoder q:drawn x M key")
 def lower_bound(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, ""]:
@@ -29,15 +21,12 @@ def lower_bound(
 
     w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: how many draws. Its expectation is L(w,q); where q is
     the true posterior every draw is log p(x|w), without noise.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 13 and 16.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slides 12 and 15.
     """
-    w = _validate.decoder(w)
-    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
-    x, _ = _validate.array("x", x, (w.data_dim,)), _validate.array("q.mean", q.mean, (w.latent_dim,))
     return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
 
 
-@full_precision
+@door("w x:x-or-X q:drawn-for-each M key")
 def log_weights(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, "*batch M"]:
@@ -49,13 +38,10 @@ def log_weights(
     Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one, and where a weight is NaN,
     naming the datum and the draw.
     """
-    told, q, X, constant, M, keys = _checked(w, q, x, M, key)
-    values = _log_weights(told, q, X, M, keys)
-    _numbers(values.sum(axis=1), w, told, q, X, M, keys)
-    return (values + constant[:, None]).reshape(*np.shape(x)[:-1], M)
+    return draws.log_weights(w, q, x, M, key)
 
 
-@full_precision
+@door("w x:x-or-X q:drawn-for-each M key")
 def importance(
     w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
 ) -> Float[Array, "*batch"]:
@@ -67,99 +53,4 @@ def importance(
     are 0: q is not where p(t|x,w) is, or too wide. (A mode that no draw saw goes unseen.)
     Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
     """
-    told, q, X, constant, M, keys = _checked(w, q, x, M, key)
-    values, effective = _importance(told, q, X, M, keys)
-    _numbers(values, w, told, q, X, M, keys)
-    if not isinstance(effective, jax.core.Tracer) and M >= FEW:
-        warn_if_few(float(jnp.median(effective)), M)
-    return (values + constant).reshape(np.shape(x)[:-1])
-
-
-def warn_if_few(effective: float, M: int) -> None:
-    """Warns of M draws of which, for half of the data, only so many carry the weight: fewer than two."""
-    if not effective >= 2:
-        warnings.warn(
-            f"for half of the data fewer than two of the M={M} draws carry the weight (median {effective:.2g}): q is"
-            " not where p(t|x,w) is, or too wide, and log p(x|w) may be far above. Take a better q, or many more draws",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-
-
-def effective_draws(log_weight: Float[Array, "M"]) -> Float[Array, ""]:
-    """(Σ weight)² / Σ weight², the number of draws that carry the weight; 0 where all weights are 0."""
-    largest = log_weight.max()
-    relative = jnp.exp(log_weight - jnp.where(jnp.isfinite(largest), largest, 0))
-    return jnp.sum(relative) ** 2 / jnp.maximum(jnp.sum(relative**2), jnp.finfo(relative.dtype).tiny)
-
-
-@eqx.filter_jit
-def _log_weights(w: Any, q: Any, X: Array, M: int, keys: Array) -> Float[Array, "N M"]:
-    return jax.lax.map(lambda one: _of_one(w, one, M), (q, X, keys))
-
-
-@eqx.filter_jit
-def _importance(w: Any, q: Any, X: Array, M: int, keys: Array) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    """The bound, and the number of draws that carry it."""
-
-    def one(datum: Any) -> tuple[Array, Array]:
-        log_weight = _of_one(w, datum, M)
-        return jax.nn.logsumexp(log_weight) - np.log(M), effective_draws(log_weight)
-
-    return jax.lax.map(one, (q, X, keys))
-
-
-def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"]:
-    q, x, key = datum
-
-    def block(b: Array) -> Array:
-        T = _block(q, key, b)
-        return jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(T)
-
-    # Whole blocks always, so that the first draws are the same for every M.
-    return jax.lax.map(block, jnp.arange(-(-M // BLOCK))).reshape(-1)[:M]
-
-
-def _block(q: Any, key: Array, b: Any) -> Float[Array, "M d"]:
-    return q.sample(BLOCK, key=jax.random.fold_in(key, b))
-
-
-def _numbers(values: Array, w: Any, told: Any, q: Any, X: Array, M: int, keys: Array) -> None:
-    if not isinstance(values, jax.core.Tracer) and (said := nan_among(values, w, told, q, X, M, keys)):
-        raise ValueError(said)
-
-
-def nan_among(values: Float[Array, "N"], w: Any, told: Any, q: Any, X: Array, M: int, keys: Array) -> str:
-    """Where the first NaN of `values`, sums over each datum's M weights, comes from; nothing if there is none.
-
-    told: w, or its projection, for which X is.
-    """
-    if not bool(jnp.isnan(values).any()):
-        return ""
-    i = int(jnp.argmax(jnp.isnan(values)))
-    alone = jax.tree.map(lambda part: part[i : i + 1], (q, X, keys))
-    s = int(jnp.argmax(jnp.isnan(_log_weights(told, alone[0], alone[1], M, alone[2])[0])))
-    q, key = jax.tree.map(lambda part: part[i], (q, keys))
-    return nan_at(w, q, _block(q, key, s // BLOCK)[s % BLOCK], i)
-
-
-def nan_at(w: Any, q: Any, t: Float[Array, "d"], i: int) -> str:
-    """What is to be said of log p(x_i,t|w) − log q(t) that is NaN at a draw t of q."""
-    place = f"log p(x,t|w) - log q(t) is NaN for X[{i}] at t = {np.asarray(t).tolist()}"
-    # An infinite t is no latent to ask q about.
-    if not bool(jnp.isfinite(t).all()) or not bool(jnp.isfinite(q.log_q(t))):
-        s = q.s if isinstance(q, Gaussian) else np.linalg.norm(np.asarray(q.L, np.float64), axis=1)
-        return f"q must have finite draws with a density in {t.dtype}, got s = {np.asarray(s).tolist()}: {place}"
-    return _validate.undecoded(w, t[None]) or f"w must have a density at every draw of q: {place}"
-
-
-def _checked(w: Any, q: Any, x: Array, M: int, key: Array) -> tuple[Any, Any, Array, Array, int, Array]:
-    """The decoder as a module; one q, one row of X, its part without t and one key for each datum."""
-    w, M, key = as_module(w), _validate.count("M", M), _validate.key(key)
-    q = _validate.kind("q", q, Gaussian, FullGaussian, advice="from which to draw")
-    x = _validate.one_or_many("x", x, w.data_dim)
-    _validate.array("q.mean", q.mean, (*x.shape[:-1], w.latent_dim))
-    if x.ndim == 1:
-        q, x = jax.tree.map(lambda part: part[None], (q, x))
-    w, x, constant = projected(w, x)
-    return w, q, x, constant, M, jax.random.split(key, len(x))
+    return draws.importance(w, q, x, M, key)

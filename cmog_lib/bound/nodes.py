@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import door, warn
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
+from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
 
 
-@runtime_checkable
-class Nodes(Protocol):
-    """∫ f(t) p(t) dt ≈ Σ_s exp(log_weight_s) f(t_s): t [S, d] and log_weight [S], as `quadrature.grid` makes them."""
-
-    t: Any
-    log_weight: Any
-
-
-@full_precision
+@door("w:decoder x nodes q:on-nodes")
 def lower_bound_on_nodes(
     w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], nodes: Nodes
 ) -> Float[Array, ""]:
@@ -32,23 +23,23 @@ def lower_bound_on_nodes(
 
     w: decoder. q: a posterior of one datum; a Weighted one lives on these nodes. x: [D]. nodes: from `quadrature.grid`.
     With `kl` on the same nodes it adds up to log p(x|w) = `quadrature.log_p_x` on them, to the last digit, for any q.
-    Raises ValueError when the shapes do not fit. Slide 13.
+    Raises ValueError when the shapes do not fit. Slide 12.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
     return _expectation(log_q, log_joint, log_q)
 
 
-@full_precision
+@door("w:decoder x nodes q:on-nodes")
 def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = Σ_s q_s [log q_s − log p(t_s|x,w)] ≥ 0, in nats: the gap between log p(x|w) and L(w,q).
 
-    Arguments and errors as in `lower_bound_on_nodes`. Slides 12 and 13.
+    Arguments and errors as in `lower_bound_on_nodes`. Slide 12.
     """
     log_q, log_joint = _on_nodes(w, q, x, nodes)
     return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))
 
 
-@full_precision
+@door("q:gaussian nodes")
 def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     """q_s = q(t_s) h^d / Σ_s' q(t_s') h^d: a Gaussian as weights on the nodes of a grid.
 
@@ -56,33 +47,21 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
     do not fit.
     """
-    q = _validate.kind("q", q, Gaussian, FullGaussian)
-    _validate.array("q.mean", q.mean, ("d",))
-    t, log_weight = _validate.nodes(nodes, q.mean.shape[-1])
-    log_cell = log_weight + 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1)
-    log_q = jax.vmap(q.log_q)(t) + log_cell
+    log_cell = nodes.log_weight + 0.5 * jnp.sum(nodes.t**2 + LOG_2PI, axis=1)
+    log_q = jax.vmap(q.log_q)(nodes.t) + log_cell
     missed = jnp.abs(jnp.expm1(jax.nn.logsumexp(log_q)))
     if not isinstance(missed, jax.core.Tracer) and not missed < 0.01:
-        warnings.warn(
+        warn(
             f"q adds up to {1 + float(jnp.expm1(jax.nn.logsumexp(log_q))):.3g} on these nodes, not to 1: it is narrower"
-            " than their cells or reaches out of their box. Take more nodes, or a wider grid",
-            RuntimeWarning,
-            stacklevel=3,
+            " than their cells or reaches out of their box. Take more nodes, or a wider grid"
         )
-    return Weighted(t, log_q)  # which normalises
+    return Weighted(nodes.t, log_q)  # which normalises
 
 
 def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]:
     """log q_s, and log p(x|t_s,w) + log p_s, both [S]."""
-    w = _validate.decoder(w)
-    x = _validate.array("x", x, (w.data_dim,))
-    t, log_weight = _validate.nodes(nodes, w.latent_dim)
-    if not isinstance(_validate.kind("q", q, Gaussian, FullGaussian, Weighted), Weighted):
-        _validate.array("q.mean", q.mean, (w.latent_dim,))
-        q = on_nodes(q, nodes)
-    log_q = _validate.array("q.log_weight", q.log_weight, (len(t),), finite=False)
-    _validate.same("q.t", q.t, "nodes.t", t)
-    return log_q, log_p_x_given_t_table(w, x[None], t)[0] + log_weight
+    on = q if isinstance(q, Weighted) else on_nodes(q, nodes)
+    return on.log_weight, log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
 
 
 def _expectation(log_q: Array, log_a: Array, log_b: Array) -> Array:

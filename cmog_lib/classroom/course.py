@@ -200,10 +200,12 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _floats_as(dtype: Any, tree: Any) -> Any:
-    """The same with floating-point arrays in that precision."""
+    """The same with floating-point arrays in that precision; NumPy converts them, which compiles nothing."""
 
     def cast(leaf: Any) -> Any:
-        return leaf.astype(dtype) if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(np.asarray(leaf).astype(dtype))
+        return leaf
 
     return jax.tree.map(cast, tree)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from cmog_lib.classroom.style import bar
+from cmog_lib.classroom.tables import Measured, table
 
 
 @dataclass
@@ -38,18 +38,12 @@ class Scoreboard:
         self.rows.append((method, nats, int(evaluations), seconds))
 
     def _repr_html_(self) -> str:
-        # The class `measured` marks what differs from run to run, so that a comparison of two runs can leave it out.
-        body = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(method)}</th><td>{in_nats(nats)}</td>"
-            f"<td>{evaluations:,}</td><td class='measured'>{1000 * seconds:.1f}</td></tr>"
+        head = ("method", "nats from the truth, per datum", "decoder evaluations", "milliseconds here")
+        rows = [
+            (method, in_nats(nats), f"{evaluations:,}", Measured(f"{1000 * seconds:.1f}"))
             for method, nats, evaluations, seconds in self.rows
-        )
-        head = "".join(
-            f"<th scope='col'>{name}</th>"
-            for name in ("method", "nats from the truth, per datum", "decoder evaluations", "milliseconds here")
-        )
-        caption = f"<caption>{html.escape(self.title)}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        ]
+        return table(self.title, head, rows).data
 
 
 def in_nats(nats: float) -> str:

@@ -3,7 +3,7 @@
 from cmog_lib.decoders.contract import Decoder, Plain, as_module
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import CNN, MLP
-from cmog_lib.decoders.projection import projected
 from cmog_lib.decoders.start import start_at
+from cmog_lib.engine.projection import projected
 
 __all__ = ["CNN", "MLP", "Decoder", "Linear", "Plain", "as_module", "projected", "start_at"]

@@ -8,16 +8,16 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.decoders.objects import Program, taken_apart
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.objects import Program, taken_apart
 
 
 @runtime_checkable
 class Decoder(Protocol):
     """p(x|t,w) = N(μ(t,w), diag σ²(t,w)): what every function of the library asks of a model.
 
-    `sigma` is a standard deviation. Slides 7–10.
+    `sigma` is a standard deviation. Slides 7–9.
     """
 
     @property
@@ -80,16 +80,16 @@ def as_module(w: Decoder) -> Any:
     try:
         module = traced(w, "latent_dim")
     except Exception:  # whatever a class written in a notebook may raise
-        _validate.decoder(w)  # says it in the library's words
+        door.decoder(w)  # says it in the library's words
         raise
-    return _validate.decoder(module)
+    return door.decoder(module)
 
 
 def traced(f: Any, argument: str) -> Any:
     """A decoder or an encoder as a module. argument: which of its dimensions is that of its argument."""
     if is_known(f):
-        return _validate.in_session(f)
-    dims = {name: _validate.count(name, getattr(f, name)) for name in ("latent_dim", "data_dim")}
+        return door.in_session(f)
+    dims = {name: door.count(name, getattr(f, name)) for name in ("latent_dim", "data_dim")}
     program, moved, constants, unmovable = taken_apart(f, dims[argument])
     return Plain(moved, Constants(constants, unmovable), program, **dims)
 

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+
+
+def linear_layer(n_in: int, n_out: int, key: Key[Array, ""]) -> eqx.nn.Linear:
+    """`eqx.nn.Linear(n_in, n_out, key=key)`, its numbers drawn by `uniform`."""
+    blank = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, key=key)
+    drawn = [
+        jnp.asarray(uniform(k, part.shape, 1 / math.sqrt(n_in)))
+        for k, part in zip(jax.random.split(key), (blank.weight, blank.bias), strict=True)
+    ]
+    return eqx.tree_at(lambda layer: [layer.weight, layer.bias], blank, drawn)
+
+
+def uniform(key: Key[Array, ""], shape: tuple[int, ...], limit: float = 1.0) -> Any:
+    """`jax.random.uniform(key, shape, minval=-limit, maxval=limit)`, on the host, without compiling for every shape.
+
+    JAX computes the n-th number from the key and n alone, so these numbers are the first of a longer row.
+    """
+    if isinstance(key, jax.core.Tracer):
+        return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    count = math.prod(shape)
+    length = 64 ** max(1, math.ceil(math.log(count, 64)))
+    return np.asarray(_row(key, length, jnp.asarray(limit, float)))[:count].reshape(shape)
+
+
+@partial(jax.jit, static_argnames="length")
+def _row(key: Key[Array, ""], length: int, limit: Float[Array, ""]) -> Float[Array, "length"]:
+    return jax.random.uniform(key, (length,), minval=-limit, maxval=limit)
 
 
 class Dense(eqx.Module):
@@ -20,7 +51,7 @@ class Dense(eqx.Module):
     def __init__(self, sizes: tuple[int, ...], *, key: Key[Array, ""]) -> None:
         keys = jax.random.split(key, len(sizes) - 1)
         self.layers = tuple(
-            eqx.nn.Linear(n_in, n_out, key=key) for n_in, n_out, key in zip(sizes[:-1], sizes[1:], keys, strict=True)
+            linear_layer(n_in, n_out, key) for n_in, n_out, key in zip(sizes[:-1], sizes[1:], keys, strict=True)
         )
 
     def __call__(self, t: Float[Array, "d"]) -> Float[Array, "D"]:
@@ -60,7 +91,7 @@ class Convolutional(eqx.Module):
         ends = (*channels[1:], 1)
         # The same spread as the dense layers have: 1/√(numbers that enter), so that no layer starts out louder.
         self.kernels = tuple(
-            jax.random.uniform(key, (3, 3, c_in, c_out), minval=-1, maxval=1) / np.sqrt(9 * c_in)
+            jnp.asarray(uniform(key, (3, 3, c_in, c_out))) / np.sqrt(9 * c_in)
             for key, c_in, c_out in zip(keys, channels, ends, strict=True)
         )
         self.biases = tuple(jnp.zeros(c) for c in ends)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 
 
 class Linear(eqx.Module):
@@ -25,10 +25,10 @@ class Linear(eqx.Module):
     log_sigma: Float[Array, ""] | Float[Array, "D"]
 
     def __init__(self, W: Array, b: Array, log_sigma: Array | float) -> None:
-        self.W = _validate.array("W", W, ("D", "d"))
+        self.W = door.array("W", W, ("D", "d"))
         data_dim, _ = self.W.shape
-        self.b = _validate.array("b", b, (data_dim,))
-        self.log_sigma = _validate.array("log_sigma", log_sigma, (data_dim,) if np.ndim(log_sigma) else ())
+        self.b = door.array("b", b, (data_dim,))
+        self.log_sigma = door.array("log_sigma", log_sigma, (data_dim,) if np.ndim(log_sigma) else ())
 
     @property
     def latent_dim(self) -> int:
@@ -56,6 +56,6 @@ def is_linear(w: Any) -> TypeGuard[Linear]:
 def only_linear(w: Any, which: str, advice: str = "") -> Linear:
     """w, if it is a `Linear`, in the session's precision. Raises ValueError otherwise, with `which` and `advice`."""
     if is_linear(w):
-        return _validate.in_session(w)
+        return door.in_session(w)
     came = type(w).__name__ + (", a class derived from it" if isinstance(w, Linear) else "")
     raise ValueError(f"w must be a decoders.Linear, {which}, got {came}{advice}")

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.layers import Convolutional, Dense
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
 
 # Just below the deviation 1/(17 √12) = 0.017 of a dequantised digit's pixel inside its grey level: data that deserve
 # the name "continuous" have no use for less, and rounded ones would drive σ to 0 and the likelihood to infinity.
@@ -32,7 +32,7 @@ class MLP(eqx.Module):
     σ, in units of the data. constant_sigma: NN₂ = 0 and c one learned number, so that σ is one for all pixels and t.
     b and c begin at 0; `start_at(w, X)` puts them where the data are.
     Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 6–10.
+    Slides 5–9.
     """
 
     nn1: Dense
@@ -54,11 +54,11 @@ class MLP(eqx.Module):
         constant_sigma: bool = False,
         key: Key[Array, ""],
     ) -> None:
-        self.latent_dim = _validate.count("latent_dim", latent_dim)
-        self.data_dim = _validate.count("data_dim", data_dim)
-        hidden = (_validate.count("width", width),) * _validate.count("depth", depth)
+        self.latent_dim = door.count("latent_dim", latent_dim)
+        self.data_dim = door.count("data_dim", data_dim)
+        hidden = (door.count("width", width),) * door.count("depth", depth)
         sizes = (self.latent_dim, *hidden, self.data_dim)
-        key1, key2 = jax.random.split(_validate.key(key))
+        key1, key2 = jax.random.split(door.key(key))
         self.nn1 = Dense(sizes, key=key1)
         self.nn2 = Nothing() if constant_sigma else Dense(sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
@@ -78,7 +78,7 @@ class CNN(eqx.Module):
     hidden layer between t and the first, smallest picture. channels: of each picture but the last; one convolution
     for each. sigma_min, constant_sigma, b, c: as in `MLP`.
     Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 6–10.
+    Slides 5–9.
     """
 
     nn1: Convolutional
@@ -101,16 +101,16 @@ class CNN(eqx.Module):
         constant_sigma: bool = False,
         key: Key[Array, ""],
     ) -> None:
-        self.latent_dim = _validate.count("latent_dim", latent_dim)
-        height, breadth = _validate.sizes("image_shape", image_shape, 2)
+        self.latent_dim = door.count("latent_dim", latent_dim)
+        height, breadth = door.sizes("image_shape", image_shape, 2)
         self.image_shape, self.data_dim = (height, breadth), height * breadth
         sizes = (
             self.latent_dim,
             self.image_shape,
-            _validate.count("width", width),
-            _validate.sizes("channels", channels),
+            door.count("width", width),
+            door.sizes("channels", channels),
         )
-        key1, key2 = jax.random.split(_validate.key(key))
+        key1, key2 = jax.random.split(door.key(key))
         self.nn1 = Convolutional(*sizes, key=key1)
         self.nn2 = Nothing() if constant_sigma else Convolutional(*sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
@@ -124,5 +124,5 @@ class CNN(eqx.Module):
 
 def _offsets(data_dim: int, constant_sigma: bool, sigma_min: Any) -> tuple[Array, Array, Array]:
     # Without a type, JAX calls a Python number's type weak, and compiles anew for the w that training returns.
-    floor = jnp.asarray(_validate.positive("sigma_min", sigma_min), float)
+    floor = jnp.asarray(door.positive("sigma_min", sigma_min), float)
     return jnp.zeros(data_dim), jnp.zeros(() if constant_sigma else data_dim), floor

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.linear import Linear
 from cmog_lib.decoders.networks import CNN, MLP
+from cmog_lib.engine.door import door, in_session
 
 W = TypeVar("W", Linear, MLP, CNN)
 
 
-@full_precision
+def _known(name: str, w: Any, given: dict[str, Any]) -> Any:
+    if not isinstance(w, (Linear, MLP, CNN)):
+        raise ValueError(f"{name} must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
+    return in_session(w)
+
+
+@door("w X", w=_known)
 def start_at(w: W, X: Float[Array, "N D"]) -> W:
     """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
 
@@ -25,16 +32,18 @@ def start_at(w: W, X: Float[Array, "N D"]) -> W:
     A network whose first σ is far from the data's spends its first hundreds of steps on nothing else.
     Raises ValueError for another decoder, for data of the wrong width, and where the data spread no more than σ_min.
     """
-    if not isinstance(w, (Linear, MLP, CNN)):
-        raise ValueError(f"w must be a decoders.Linear, MLP or CNN, got {type(w).__name__}")
-    w, X = _validate.in_session(w), _validate.array("X", X, ("N", w.data_dim))
-    b = X.mean(axis=0)
-    largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
-    s = largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))
-    floor = 0.0 if isinstance(w, Linear) else w.sigma_min
+    b, s = jax.device_get(_mean_and_deviation(X))
+    floor = 0.0 if isinstance(w, Linear) else np.asarray(w.sigma_min)
     if not s > floor:
         raise ValueError(f"X must have a standard deviation above sigma_min = {float(floor):g}, got {float(s):g}")
     if isinstance(w, Linear):
-        return eqx.tree_at(lambda w: (w.b, w.log_sigma), w, (b, jnp.full_like(w.log_sigma, jnp.log(s))))
-    c = s - floor + jnp.log(-jnp.expm1(floor - s))  # softplus(c) = s − σ_min, also where exp(s) overflows
-    return eqx.tree_at(lambda w: (w.b, w.c), w, (b, jnp.full_like(w.c, c)))
+        return eqx.tree_at(lambda w: (w.b, w.log_sigma), w, (jnp.asarray(b), jnp.full_like(w.log_sigma, np.log(s))))
+    c = s - floor + np.log(-np.expm1(floor - s))  # softplus(c) = s − σ_min, also where exp(s) overflows
+    return eqx.tree_at(lambda w: (w.b, w.c), w, (jnp.asarray(b), jnp.full_like(w.c, c)))
+
+
+@eqx.filter_jit
+def _mean_and_deviation(X: Float[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, ""]]:
+    b = X.mean(axis=0)
+    largest = jnp.abs(X - b[None]).max()  # in this unit no square leaves the range of float32
+    return b, largest * jnp.sqrt(jnp.mean(((X - b[None]) / jnp.where(largest > 0, largest, 1.0)) ** 2))

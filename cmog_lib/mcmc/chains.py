@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -10,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import array, count, door, full_precision, warn
 from cmog_lib.posteriors import Weighted
-from cmog_lib.sharding import gathered
 
 FEW = 50  # draws below which R̂ and a chain that stands still say nothing yet: Monte Carlo EM takes no more at a time
 APART = 1.05  # R̂ from which chains are said to disagree
@@ -58,22 +56,30 @@ class Chains(eqx.Module):
 
     def posterior(self, i: int) -> Weighted:
         """q_i: the draws of datum i, all with the same weight. Raises ValueError when there is no such datum."""
-        t = self.t[:, :, _validate.count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
+        t = self.t[:, :, count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
 
 
-@full_precision
+def _draws(name: str, value: Any, given: dict[str, Any]) -> Array:
+    t = array(name, value, ("C", "M", ...))
+    if t.shape[1] < 4:
+        raise ValueError(
+            f"{name} must hold four draws or more of every chain, for both of its halves, got {t.shape[1]}"
+        )
+    return t
+
+
+@door(t=_draws)
 def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
 
-    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM log₁₀ CM: draws that turn round the mean
-    tell it better than independent ones; how much better, an estimate from few draws cannot say. 0 where nothing
-    moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the cap:
-    Vehtari et al. 2021, §3.2.
+    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM max(1, log₁₀ CM): negatively correlated
+    draws give the mean better than independent ones, but an estimate from few draws cannot say how much better. 0 where
+    nothing moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the
+    cap: Vehtari et al. 2021, §3.2.
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 
-    t = _draws(t)
     with np.errstate(invalid="ignore"):
         estimate = estimated(np.asarray(gathered(t), np.float64))
     draws = t.shape[0] * t.shape[1]
@@ -82,7 +88,7 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
     return np.where(np.isnan(estimate), 0, np.where((estimate > 0) & (estimate < most), estimate, most))
 
 
-@full_precision
+@door(t=_draws)
 def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong.
 
@@ -92,16 +98,8 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
     """
     from numpyro.diagnostics import split_gelman_rubin
 
-    t = _draws(t)
     with np.errstate(invalid="ignore"):
         return split_gelman_rubin(np.asarray(gathered(t), np.float64))
-
-
-def _draws(t: Any) -> Array:
-    t = _validate.array("t", t, ("C", "M", ...))
-    if t.shape[1] < 4:
-        raise ValueError(f"t must hold four draws or more of every chain, for both of its halves, got {t.shape[1]}")
-    return t
 
 
 def report(found: Chains) -> Chains:
@@ -113,17 +111,17 @@ def report(found: Chains) -> Chains:
     # Of a few draws a chain may refuse all; that most chains do is no accident.
     often = len(stuck) > (0 if draws >= FEW else found.acceptance.size // 2)
     if flown > 0.1:
-        _warn(f"{flown:.0%} of the trajectories flew off (divergent): take a smaller step, or a higher target")
+        warn(f"{flown:.0%} of the trajectories flew off (divergent): take a smaller step, or a higher target")
     elif often:
         c, i = stuck[0].tolist()
-        _warn(
+        warn(
             f"{len(stuck)} of {found.acceptance.size} chains hardly ever moved, the first is chain {c} of X[{i}]"
             f" (acceptance {acceptance[c, i]:.1g}, step {gathered(found.step)[c, i]:.2g}): start nearer"
             f" to the mass (laplace), take a smaller step or a longer warm_up"
         )
     elif draws >= FEW and (still := np.argwhere(_still(gathered(found.t)))).size:
         i, j = still[0].tolist()
-        _warn(
+        warn(
             f"no chain of X[{i}] moved in the coordinate t[{j}], and R̂ is NaN there ({len(still)} of"
             f" {found.t[0, 0].size} coordinates in all): if p(t|x,w) is narrower than the spacing of"
             f" {found.t.dtype} numbers around t, use double precision (jax_enable_x64); else start nearer to the mass"
@@ -133,7 +131,7 @@ def report(found: Chains) -> Chains:
         r_hat = found.r_hat.max(axis=1)
         apart, worst = np.sum(r_hat > APART), int(np.argmax(r_hat))
         if apart:
-            _warn(
+            warn(
                 f"the chains of {apart} of {len(r_hat)} data disagree: R̂ above {APART}, at most {r_hat[worst]:.3g}"
                 f" for X[{worst}]. Go on from these chains with a larger M, or look whether the posterior has"
                 f" several modes"
@@ -143,7 +141,3 @@ def report(found: Chains) -> Chains:
 
 def _still(t: Float[np.ndarray, "C M N d"]) -> Bool[np.ndarray, "N d"]:
     return (t == t[:, :1]).all(axis=(0, 1))
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=6)

@@ -12,18 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder, as_module, projected
 from cmog_lib.em import m_step_on_draws
+from cmog_lib.engine import mode
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import array, door, kind
+from cmog_lib.engine.optimise.checkpoint import Checkpoint
+from cmog_lib.engine.optimise.faults import given_back
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
-from cmog_lib.mcmc.scale import modes, scale_at
-from cmog_lib.optimise.checkpoint import Checkpoint
-from cmog_lib.optimise.faults import given_back
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.quadrature import Nodes, grid, log_p_x
-from cmog_lib.sharding import gathered
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
 AUDIT = {1: 2048, 2: 96}
@@ -44,7 +43,15 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+def _earlier(name: str, value: Any, given: dict[str, Any]) -> Chains | None:
+    if value is None:
+        return None
+    chains = kind(name, value, Chains, advice="of an earlier run")
+    array(f"{name}.last", chains.last, ("C", len(given["X"]), given["w"].latent_dim))
+    return chains
+
+
+@door("w X:X-of-a-regression M burn_in:from-zero max_steps key", chains=_earlier)
 def mc_em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -61,24 +68,23 @@ def mc_em_step(
     starts one chain for each datum at a mode. M: draws for each datum, after burn_in that adapt the step and are thrown
     away. max_steps: of the M-step. Returns the new decoder and the chains. (R̂ needs several chains, and longer ones:
     here log p(X|w) is the check.)
-    Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 15 and 16. Source: Wei and Tanner 1990.
+    Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 14 and 15. Source: Wei and Tanner 1990.
     """
     start: Any
-    key_mode, key_chains = jax.random.split(_validate.key(key))
-    w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
-    seen, X_seen, _ = projected(as_module(w), X)
+    key_mode, key_chains = jax.random.split(key)
+    seen, X_seen, _ = projected(w, X)
     if chains is None:
-        start, spent = modes(seen, X_seen, key=key_mode)
+        start, spent = mode.laplace(seen, X_seen, key_mode)
     else:
         # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now. A scale
         # that hangs on where the chain stands is exact only in the long run; within one E-step it stays as it is.
-        start, spent = eqx.tree_at(lambda chains: chains.scale, chains, scale_at(seen, chains.last[0])), len(X)
+        start, spent = eqx.tree_at(lambda chains: chains.scale, chains, mode.scale_at(seen, chains.last[0])), len(X)
     chains = hmc(seen, X_seen, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
 
-@full_precision
+@door("w:decoder X:X-of-a-regression M burn_in:from-zero max_steps steps key audit", chains=_earlier)
 @interruptible
 def fit(
     w: Decoder,
@@ -106,15 +112,13 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    steps, key = _validate.count("steps", steps), _validate.key(key)
-    w, X, chains = _checked(w, X, chains, M, burn_in, max_steps)
     d, interrupted = w.latent_dim, False
-    if audit is not None:
-        _validate.nodes(audit, d, "audit")
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
     def value(w: Any) -> float:
-        return float("nan") if nodes is None else float(gathered(log_p_x(w, X, nodes)).mean(dtype=np.float64))
+        return (
+            float("nan") if nodes is None else float(gathered(log_p_x(as_module(w), X, nodes)).mean(dtype=np.float64))
+        )
 
     options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
     path, record, done = [w], [(value(w), 0)], 0
@@ -122,12 +126,12 @@ def fit(
     if file is not None and (found := file.load()):
         done, (_, *path), record, chains = found
         path = [w, *path]
-    reached = (path, record, chains)
+    reached: Any = (path, record, chains)
     with tqdm(total=steps, initial=done, disable=not progress, unit="MC-EM step", leave=False) as bar:
         try:
             for key_step in jax.random.split(key, steps)[done:]:
                 (*_, w), (*_, (_, spent)), chains = reached
-                w, chains = mc_em_step(w, X, chains if keep else None, key=key_step, **options)
+                w, chains = mc_em_step(as_module(w), X, chains if keep else None, key=key_step, **options)
                 row = value(w), spent + chains.evaluations
                 # In one go, for a second Ctrl-C may come at any time.
                 reached = ([*reached[0], w], [*reached[1], row], chains)
@@ -172,14 +176,3 @@ class _Kept:
         chains = dataclasses.replace(chains, evaluations=int(evaluations))
         path = [given_back(eqx.combine(self.rest, w)) for w in self.ws]
         return step, path, [(value, int(n)) for value, n in record], chains
-
-
-def _checked(w: Any, X: Array, chains: Any, M: int, burn_in: int, max_steps: int) -> tuple[Any, Array, Any]:
-    """w, X and chains, after a look at all that the first step would only ask for when much has been computed."""
-    w = _validate.decoder(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    _validate.count("M", M), _validate.count("burn_in", burn_in, 0), _validate.count("max_steps", max_steps)
-    if chains is not None:
-        chains = _validate.kind("chains", chains, Chains, advice="of an earlier run")
-        _validate.array("chains.last", chains.last, ("C", len(X), w.latent_dim))
-    return w, X, chains

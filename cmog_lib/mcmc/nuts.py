@@ -9,28 +9,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import count, door
 from cmog_lib.mcmc.chains import Chains, report
-from cmog_lib.mcmc.start import begin
+from cmog_lib.mcmc.start import acceptance, begin, place
 from cmog_lib.mcmc.steps import State
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian
 
 
+@door("w:decoder x")
 def numpyro_model(w: Decoder, x: Float[Array, "D"]) -> None:
     """t ~ N(0, I), x ~ N(μ(t,w), diag σ²(t,w)), x observed, for NumPyro. Its log density is `model.log_p_xt`."""
     import numpyro
     from numpyro import distributions as dist
 
-    x = _validate.array("x", x, (_validate.decoder(w).data_dim,))
     t = numpyro.sample("t", dist.Normal(jnp.zeros(w.latent_dim), 1).to_event(1))
     mu, sigma = w(t)
     numpyro.sample("x", dist.Normal(mu, sigma).to_event(1), obs=x)
 
 
-@full_precision
+def _depth(name: str, value: Any, given: dict[str, Any]) -> int:
+    return count(name, value, 1, 10)
+
+
+@door("w X key M warm_up:from-zero chains:count", start=place, target=acceptance, max_depth=_depth)
 def nuts(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -49,9 +52,8 @@ def nuts(
     datum has chains of its own, as the posterior factorises, with start's scale as the inverse mass; all take as long
     as the longest trajectory among them. Slide 15. Source: Hoffman and Gelman 2014; the code is NumPyro's.
     """
-    depth = _validate.count("max_depth", max_depth, 1, 10)
-    at = begin(w, X, start, M, warm_up, target, chains, key, slopes=True)
-    made, leapfrogs = _nuts(at.w, at.X, at.states, at.scale, at.step, at.key, M, warm_up, at.target, depth)
+    at = begin(w, X, start, target, chains, key, slopes=True)
+    made, leapfrogs = _nuts(at.w, at.X, at.states, at.scale, at.step, at.key, M, warm_up, at.target, max_depth)
     return report(Chains(*made, at.scale, evaluations=int(leapfrogs) + at.states.log_p.size))
 
 

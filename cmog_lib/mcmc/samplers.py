@@ -7,16 +7,16 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine.chains.sweep import sweep
+from cmog_lib.engine.door import door
 from cmog_lib.mcmc.chains import Chains, report
-from cmog_lib.mcmc.start import begin
-from cmog_lib.mcmc.sweep import sweep
+from cmog_lib.mcmc.start import acceptance, begin, place
+from cmog_lib.mcmc.steps import hmc_step, metropolis_step
 from cmog_lib.posteriors import FullGaussian
 
 
-@full_precision
+@door("w X key M warm_up:from-zero chains:count step:positive-or-none", start=place, target=acceptance)
 def metropolis(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -41,7 +41,7 @@ def metropolis(
     return _run(w, X, start, M, key, chains, warm_up, step, target, None)
 
 
-@full_precision
+@door("w X key M warm_up:from-zero chains:count step:positive-or-none leapfrogs", start=place, target=acceptance)
 def hmc(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -63,7 +63,7 @@ def hmc(
     No trajectory is adapted to more than a quarter of a circle in these units, after which a Gaussian's next draw has
     forgotten the last, and twice as far only mirrors it: at small d the acceptance stays above the target.
     """
-    return _run(w, X, start, M, key, chains, warm_up, step, target, _validate.count("leapfrogs", leapfrogs))
+    return _run(w, X, start, M, key, chains, warm_up, step, target, leapfrogs)
 
 
 def _run(
@@ -78,10 +78,10 @@ def _run(
     target: float,
     leapfrogs: int | None,
 ) -> Chains:
-    step = None if step is None else _validate.positive("step", step)
-    at = begin(w, X, start, M, warm_up, target, chains, key, slopes=leapfrogs is not None)
+    at = begin(w, X, start, target, chains, key, slopes=leapfrogs is not None)
     adapt = step is None and warm_up > 0
     first = at.step if step is None else jnp.full_like(at.step, step)
-    made = sweep(at.w, at.X, at.states, at.scale, first, at.key, M, warm_up, adapt, at.target, leapfrogs)
+    move = metropolis_step if leapfrogs is None else hmc_step
+    made = sweep(move, at.w, at.X, at.states, at.scale, first, at.key, M, warm_up, adapt, at.target, leapfrogs)
     latents = at.states.log_p.size * ((leapfrogs or 1) * (M + warm_up) + 1)
     return report(Chains(*made, evaluations=latents))

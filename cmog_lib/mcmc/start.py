@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.decoders import Decoder, projected
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import array, in_session, positive
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.steps import State, state_at
 from cmog_lib.posteriors import FullGaussian
-from cmog_lib.sharding import gathered
 
 
 class Start(NamedTuple):
@@ -37,8 +37,6 @@ def begin(
     w: Decoder,
     X: Array,
     start: Any,
-    M: int,
-    warm_up: int,
     target: float,
     chains: int,
     key: Key[Array, ""],
@@ -47,15 +45,10 @@ def begin(
 ) -> Start:
     """The first states; arguments as in `metropolis`. slopes: whether the sampler asks for ∇log p(x,t|w).
 
-    Raises ValueError for what cannot be, naming the argument.
+    Raises ValueError for a start at which log p or, with slopes, its gradient is not finite.
     """
-    w = as_module(w)
     # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
-    w, X, _ = projected(w, _validate.array("X", X, ("N", w.data_dim)))
-    key = _validate.key(key)
-    _validate.count("M", M), _validate.count("warm_up", warm_up, 0)
-    if not _validate.positive("target", target) < 1:
-        raise ValueError(f"target must be an acceptance between 0 and 1, got {target}")
+    w, X, _ = projected(w, X)
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
     states = _states_at(w, X, t)
@@ -80,14 +73,30 @@ def _states_at(w: Any, X: Array, t: Array) -> State:
 
 def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Array, Array, Array]:
     """t [C, N, d], scale [N, d, d], step [C, N]."""
-    (N, d), start = (len(X), w.latent_dim), _validate.in_session(start)
+    N, d = len(X), w.latent_dim
     if isinstance(start, Chains):
-        _validate.array("start.last", start.last, ("C", N, d))
         return start.last, start.scale, start.step
     if isinstance(start, FullGaussian):
-        _validate.array("start.m", start.m, (N, d))
-        t, scale = start.sample(_validate.count("chains", chains), key=key), start.L
+        t, scale = start.sample(chains, key=key), start.L
     else:
-        t = _validate.array("start", start, ("C", N, d))
-        scale = jnp.broadcast_to(jnp.eye(d, dtype=t.dtype), (N, d, d))
+        t, scale = start, jnp.broadcast_to(jnp.eye(d, dtype=start.dtype), (N, d, d))
     return t, scale, jnp.full(t.shape[:2], d**-0.25, t.dtype)
+
+
+def place(name: str, start: Any, given: dict[str, Any]) -> Any:
+    """Where chains may start: other chains, a Gaussian for each datum, or points."""
+    (N, d), start = (len(given["X"]), given["w"].latent_dim), in_session(start)
+    if isinstance(start, Chains):
+        array(f"{name}.last", start.last, ("C", N, d))
+    elif isinstance(start, FullGaussian):
+        array(f"{name}.m", start.m, (N, d))
+    else:
+        return array(name, start, ("C", N, d))
+    return start
+
+
+def acceptance(name: str, target: Any, given: dict[str, Any]) -> float:
+    """What a warm-up may aim at."""
+    if not positive(name, target) < 1:
+        raise ValueError(f"{name} must be an acceptance between 0 and 1, got {target}")
+    return target

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import array, door, kind
 from cmog_lib.model import log_p_xt
 
 DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step is called too long
@@ -38,19 +37,29 @@ class Move(NamedTuple):
     divergent: Bool[Array, "*batch"]
 
 
-@full_precision
+def _state(name: str, value: Any, given: dict[str, Any]) -> State:
+    state = kind(name, value, State, advice="as state_at makes it")
+    array(f"{name}.t", state.t, (given["w"].latent_dim,))
+    return state
+
+
+def _state_with_slope(name: str, value: Any, given: dict[str, Any]) -> State:
+    state = _state(name, value, given)
+    array(f"{name}.gradient", state.gradient, (given["w"].latent_dim,))  # infinite after a Metropolis step
+    return state
+
+
+@door("w:decoder x t")
 def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
     """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t.
 
     Raises ValueError when the shapes of x and t are not the decoder's.
     """
-    w = _validate.decoder(w)
-    t = _validate.array("t", t, (w.latent_dim,))
     log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
     return State(t, log_p, gradient)
 
 
-@full_precision
+@door("w:decoder x step:number scale:[d,d] key", state=_state)
 def metropolis_step(
     w: Decoder, x: Float[Array, "D"], state: State, *, step: Any, scale: Float[Array, "d d"], key: Key[Array, ""]
 ) -> Move:
@@ -60,8 +69,6 @@ def metropolis_step(
     [d, d], a Cholesky factor of roughly the posterior's covariance. Raises ValueError when the shapes do not fit.
     Slide 15. Source: Metropolis et al. 1953.
     """
-    w, state, step, scale = _checked(w, state, step, scale)
-    key = _validate.key(key)
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
@@ -72,7 +79,7 @@ def metropolis_step(
     return Move(kept, proposal[None], acceptance, jnp.zeros_like(acceptance, bool))
 
 
-@full_precision
+@door("w:decoder x step:number scale:[d,d] leapfrogs key", state=_state_with_slope)
 def hmc_step(
     w: Decoder,
     x: Float[Array, "D"],
@@ -90,8 +97,6 @@ def hmc_step(
     leapfrogs: steps of a trajectory, each of which asks the decoder once. Raises ValueError when the shapes do not fit,
     and for leapfrogs below 1. Slide 15. Source: Neal 2011, §§2–3.
     """
-    w, state, step, scale = _checked(w, state, step, scale)
-    key = _validate.key(key)
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
     new, p, path = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
@@ -100,7 +105,7 @@ def hmc_step(
     return Move(kept, path, acceptance, ~(gained > -DIVERGENT))
 
 
-@full_precision
+@door("w:decoder x momentum:[d] step:number scale:[d,d] leapfrogs", state=_state_with_slope)
 def leapfrog(
     w: Decoder,
     x: Float[Array, "D"],
@@ -116,11 +121,6 @@ def leapfrog(
     Returns the last state and momentum, and every t on the way. Arguments and errors as in `hmc_step`.
     Source: Neal 2011, §2.3.
     """
-    w, state, step, scale = _checked(w, state, step, scale)
-    x = _validate.array("x", x, (w.data_dim,))
-    momentum = _validate.array("momentum", momentum, (w.latent_dim,))
-    _validate.array("state.gradient", state.gradient, (w.latent_dim,))  # infinite after a Metropolis step
-    leapfrogs = _validate.count("leapfrogs", leapfrogs)
 
     def leap(carry: tuple[State, Array], _: None) -> tuple[tuple[State, Array], Array]:
         here, p = carry
@@ -130,13 +130,6 @@ def leapfrog(
 
     (new, p), path = jax.lax.scan(leap, (state, momentum), length=leapfrogs)
     return new, p, path
-
-
-def _checked(w: Any, state: Any, step: Any, scale: Any) -> tuple[Any, State, Any, Array]:
-    w, state = _validate.decoder(w), _validate.kind("state", state, State, advice="as state_at makes it")
-    d = w.latent_dim
-    _validate.array("state.t", state.t, (d,))
-    return w, state, _validate.scalar("step", step), _validate.array("scale", scale, (d, d))
 
 
 def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:

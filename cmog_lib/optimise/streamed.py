@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
+from cmog_lib.engine import door
 
 
 def pieces(X: Any, rows: int, *, key: Key[Array, ""]) -> Iterator[Float[np.ndarray, "rows D"]]:
@@ -20,8 +20,8 @@ def pieces(X: Any, rows: int, *, key: Key[Array, ""]) -> Iterator[Float[np.ndarr
     Raises ValueError for an X that is no matrix of floats, rows that are not from 1 to N, or an untyped key; whether
     its values are finite, whoever gets a piece will say.
     """
-    X = _validate.array("X", X, ("N", "D"), finite=False, mapped=True)
-    rows, key = _validate.count("rows", rows, 1, len(X), why="the rows of X"), _validate.key(key)
+    X = door.array("X", X, ("N", "D"), finite=False, mapped=True)
+    rows, key = door.count("rows", rows, 1, len(X), why="the rows of X"), door.key(key)
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
     def read() -> Iterator[np.ndarray]:

@@ -2,83 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.decoders.linear import Linear, only_linear
+from cmog_lib.decoders.linear import Linear
+from cmog_lib.engine.door import door, observed
 from cmog_lib.model import LOG_2PI
 from cmog_lib.posteriors import FullGaussian
 
 
-def linear(w: Any) -> Linear:
-    """`w` if it is a linear decoder. Raises ValueError otherwise: only there is the integral over t closed form."""
-    return only_linear(w, "whose p(x|w) is closed form")
-
-
-@full_precision
+@door("w:linear-in-range")
 def marginal(w: Linear) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
     """p(x|w) = N(x; b, WWᵀ + Σ₀), as its mean and covariance.
 
     w: linear decoder. Returns b [D] and WWᵀ + Σ₀ [D, D]. Raises ValueError where a variance is too large or too small
-    for the precision. Slide 5.
+    for the precision. Slide 4.
     """
-    w = linear(w)
-    covariance = w.W @ w.W.T + jnp.diag(w.sigma**2)
-    _validate.variances("w", jnp.diagonal(covariance), lambda: jnp.maximum(jnp.abs(w.W).max(), w.sigma.max()))
-    return w.b, covariance
+    return w.b, w.W @ w.W.T + jnp.diag(w.sigma**2)
 
 
-@full_precision
+@door("w:linear x")
 def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     """p(t|x,w) = N(t; M⁻¹WᵀΣ₀⁻¹(x − b), M⁻¹) with M = I + WᵀΣ₀⁻¹W.
 
     w: linear decoder. x: [D], one datum. Raises ValueError when x is not a finite vector of the decoder's length.
-    Slide 5; Tipping and Bishop 1999, equation 6.
+    Slide 4; Tipping and Bishop 1999, equation 6.
     """
-    w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,))
     return _posterior(w, x, jnp.ones(x.shape, bool))
 
 
-@full_precision
+@door("w:linear x")
 def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     """log p(x|w) = log N(x; b, WWᵀ + Σ₀), in nats.
 
     w: linear decoder. x: [D], one datum. The work is done on the d × d matrix M = I + WᵀΣ₀⁻¹W.
-    Raises ValueError when x is not a finite vector of the decoder's length. Slide 5.
+    Raises ValueError when x is not a finite vector of the decoder's length. Slide 4.
     """
-    w = linear(w)
-    x = _validate.array("x", x, (w.data_dim,))
     return _log_p_x(w, x, jnp.ones(x.shape, bool))
 
 
-@full_precision
+@door("w:linear x:x-observed")
 def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaussian:
     """p(t|x_observed,w): the posterior given the cells of x that were seen; NaN marks a missing one.
 
     w: linear decoder. x: [D], one datum. With every cell missing it is the prior N(0, I).
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
-    w = linear(w)
-    return _posterior(w, *_validate.observed("x", x, (w.data_dim,)))
+    return _posterior(w, *observed(x))
 
 
-@full_precision
+@door("w:linear x:x-observed")
 def log_p_x_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> Float[Array, ""]:
     """log p(x_observed|w) = log ∫ p(x|w) dx_missing, in nats; NaN marks a missing cell.
 
     w: linear decoder. x: [D], one datum. With every cell missing it is log 1 = 0.
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
-    w = linear(w)
-    return _log_p_x(w, *_validate.observed("x", x, (w.data_dim,)))
+    return _log_p_x(w, *observed(x))
 
 
 def frame(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:

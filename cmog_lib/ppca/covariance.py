@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
+from cmog_lib.engine import door
 
 LARGE, BLOCK = 2**24, 4096  # numbers from which on a covariance is summed in blocks, of so many data each
 
@@ -44,7 +44,7 @@ def moments(X: Float[Array | np.ndarray, "N D"]) -> tuple[Float[Array, "D"], Flo
 
 def in_blocks(X: Any) -> bool:
     """Whether NumPy sums X block by block: a file, or many numbers in the host's memory. On accelerators JAX does."""
-    return isinstance(X, np.ndarray) or (_validate.on_host(X) and X.size >= LARGE)
+    return isinstance(X, np.ndarray) or (door.on_host(X) and X.size >= LARGE)
 
 
 @jax.jit

@@ -27,7 +27,8 @@ def decomposed(X: Float[Array | np.ndarray, "N D"]) -> Parts:
     """
     N, D = X.shape
     one_program = N < D or isinstance(X, jax.core.Tracer) or (X.size < covariance.LARGE and not covariance.dealt_out(X))
-    if one_program:
+    # A file is read block by block, however short it is: no part of that is compiled for the number of its rows.
+    if one_program and (N < D or not isinstance(X, np.memmap)):
         return _at_once(jnp.asarray(X))
     # The session's precision, which a mapped array, left as it is on disk, does not have by itself.
     dtype = jax.dtypes.canonicalize_dtype(X.dtype)

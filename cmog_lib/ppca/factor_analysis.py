@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from cmog_lib import _validate, optimise
-from cmog_lib._precision import full_precision
+from cmog_lib import optimise
 from cmog_lib.decoders import Linear
+from cmog_lib.engine.door import door, positive
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.covariance import fix_signs
-from cmog_lib.ppca.sigma import refuse_constant
 from cmog_lib.ppca.spectrum import fit_all
 
 
-@full_precision
+def _share(name: str, value: Any, given: dict[str, Any]) -> float:
+    if positive(name, value) >= 1:
+        raise ValueError(f"{name} must be a share of the standard deviation below 1, got {value}")
+    return float(value)
+
+
+@door("X:X-that-varies tolerance:positive", floor=_share)
 def fit_factor_analysis(
     X: Float[Array, "N D"], latent_dim: int, *, floor: float = 1e-3, tolerance: float = 1e-12, max_steps: int = 2000
 ) -> Linear:
@@ -33,11 +38,6 @@ def fit_factor_analysis(
     RuntimeError when max_steps were not enough.
     Source: Jöreskog 1967: given σ the best W is closed form, which leaves D unknowns for L-BFGS.
     """
-    X = _validate.array("X", X, ("N", "D"))
-    floor, tolerance = _validate.positive("floor", floor), _validate.positive("tolerance", tolerance)
-    if floor >= 1:
-        raise ValueError(f"floor must be a share of the standard deviation below 1, got {floor}")
-    refuse_constant(X, each=True)
     with jax.enable_x64(True):
         b, deviation, S = _standardised(X)
         spectrum = fit_all((X - b[None]) / deviation[None])
@@ -47,13 +47,14 @@ def fit_factor_analysis(
             starts.append(_unexplained(S, d, floor))
         lower = jnp.full(len(S), jnp.log(floor))
         optima = [
-            optimise.maximise(profile, start, S, d, lower=lower, tolerance=tolerance, max_steps=max_steps)
+            optimise.maximise(profile, start, S, jnp.asarray(d), lower=lower, tolerance=tolerance, max_steps=max_steps)
             for start in starts
         ]
         best = max(optima, key=lambda optimum: optimum.value)
         if not best.converged and best.steps >= max_steps:
             raise RuntimeError(f"fit_factor_analysis had not converged after max_steps = {max_steps} steps; allow more")
-        parts = _loadings(S, best.w, deviation, d), b, best.w + jnp.log(deviation)
+        # With d as a number that is handed in, every latent dimension is served by one compilation.
+        parts = _loadings(S, best.w, deviation)[:, :d], b, best.w + jnp.log(deviation)
     return Linear(*(jnp.asarray(part, X.dtype) for part in parts))
 
 
@@ -66,23 +67,23 @@ def _standardised(X: Array) -> tuple[Array, Array, Array]:
     return b, deviation, x.T @ x / len(x)
 
 
-@partial(jax.jit, static_argnames="d")
-def _unexplained(S: Array, d: int, floor: Array | float) -> Array:
+@jax.jit
+def _unexplained(S: Array, d: Array | int, floor: Array | float) -> Array:
     """log σ from what the other coordinates leave unexplained of each: exact for one factor for each coordinate."""
     share = (1 - d / (2 * len(S))) / jnp.diagonal(jnp.linalg.inv(S))
     return 0.5 * jnp.log(jnp.clip(share, floor**2, 1.0))
 
 
-@partial(jax.jit, static_argnames="d")
-def _loadings(S: Array, log_sigma: Array, deviation: Array, d: int) -> Array:
-    """The best W given σ, in the units of the data."""
+@jax.jit
+def _loadings(S: Array, log_sigma: Array, deviation: Array) -> Array:
+    """The best W given σ, in the units of the data: its first d columns, for every d."""
     sigma = jnp.exp(log_sigma)
     theta, U = jnp.linalg.eigh(S / sigma[:, None] / sigma[None, :])
-    scale = jnp.sqrt(jnp.maximum(theta[: -d - 1 : -1] - 1, 0.0))
-    return (deviation * sigma)[:, None] * fix_signs(U[:, : -d - 1 : -1]) * scale[None]
+    scale = jnp.sqrt(jnp.maximum(theta[::-1] - 1, 0.0))
+    return (deviation * sigma)[:, None] * fix_signs(U[:, ::-1]) * scale[None]
 
 
-def profile(log_sigma: Float[Array, "D"], S: Float[Array, "D D"], latent_dim: int) -> Float[Array, ""]:
+def profile(log_sigma: Float[Array, "D"], S: Float[Array, "D D"], latent_dim: Int[Array, ""] | int) -> Float[Array, ""]:
     """max_W 1/N Σ_i log N(x_i; b, WWᵀ + diag σ²) = −½ [D log 2π + Σ log σ_j² + Σ_{j≤d} (log θ_j + 1) + Σ_{j>d} θ_j].
 
     θ_1 ≥ … ≥ θ_D are the eigenvalues of Σ₀^−½ S Σ₀^−½; W keeps the first d of them, as far as they exceed 1.
@@ -90,6 +91,5 @@ def profile(log_sigma: Float[Array, "D"], S: Float[Array, "D D"], latent_dim: in
     """
     inverse = jnp.exp(-log_sigma)
     theta = jnp.linalg.eigvalsh(inverse[:, None] * S * inverse[None, :])[::-1]
-    kept = jnp.maximum(theta[:latent_dim], 1.0)
-    quadratic = jnp.sum(theta[:latent_dim] / kept) + jnp.sum(theta[latent_dim:])
-    return -0.5 * (len(theta) * LOG_2PI + 2 * jnp.sum(log_sigma) + jnp.sum(jnp.log(kept)) + quadratic)
+    kept = jnp.where(jnp.arange(len(theta)) < latent_dim, jnp.maximum(theta, 1.0), 1.0)
+    return -0.5 * (len(theta) * LOG_2PI + jnp.sum(2 * log_sigma + jnp.log(kept) + theta / kept))

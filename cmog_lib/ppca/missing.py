@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
+from cmog_lib.engine.door import array, count, door, observed
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca.closed_form import frame
 from cmog_lib.ppca.covariance import fix_signs
 from cmog_lib.ppca.spectrum import fit
 
 
-@full_precision
+def _X(name: str, X: Any, given: dict[str, Any]) -> Any:
+    """Data with a cell in every row and column that is not missing."""
+    X = array(name, X, ("N", "D"), missing=True)
+    for axis, which in enumerate(("row", "column")):
+        empty = np.flatnonzero(np.isnan(np.asarray(X)).all(axis=1 - axis))
+        if len(empty):
+            consequence = "says nothing" if which == "row" else "cannot be fitted"
+            raise ValueError(
+                f"{name} must have an observed cell in every row and column, got none in {which} {empty[0]} "
+                f"({len(empty)} such {which}s; one {consequence}); leave them out"
+            )
+    return X
+
+
+def _latent_dim(name: str, value: Any, given: dict[str, Any]) -> int:
+    return count(name, value, 1, max(given["X"].shape[1] - 1, 1))
+
+
+@door("tolerance:positive max_steps", X=_X, latent_dim=_latent_dim)
 def fit_missing(
     X: Float[Array | np.ndarray, "N D"], latent_dim: int, *, tolerance: float = 1e-6, max_steps: int = 2000
 ) -> Linear:
@@ -29,24 +48,14 @@ def fit_missing(
     where so few cells were observed that d dimensions reproduce them all and the likelihood has no maximum;
     RuntimeError when max_steps were not enough. Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
     """
-    X, observed = _validate.observed("X", X, ("N", "D"))
-    tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
-    _validate.count("latent_dim", latent_dim, 1, max(X.shape[1] - 1, 1))
-    for axis, name in enumerate(("row", "column")):
-        empty = np.flatnonzero(~np.asarray(observed).any(axis=1 - axis))
-        if len(empty):
-            consequence = "says nothing" if name == "row" else "cannot be fitted"
-            raise ValueError(
-                f"X must have an observed cell in every row and column, got none in {name} {empty[0]} "
-                f"({len(empty)} such {name}s; one {consequence}); leave them out"
-            )
+    X, there = observed(X)
     with jax.enable_x64(True):
-        mean, x = _centred(X, observed)
-        start = _pushed(fit(x, latent_dim), x, observed)
-        w, gain, steps = _climb(start, x, observed, jnp.asarray(tolerance), jnp.asarray(max_steps))
-        if not jnp.exp(2 * w.log_sigma) > _floor(x, observed):
+        mean, x = _centred(X, there)
+        start = _pushed(fit(x, latent_dim), x, there)
+        w, gain, steps = _climb(start, x, there, jnp.asarray(tolerance), jnp.asarray(max_steps))
+        if not jnp.exp(2 * w.log_sigma) > _floor(x, there):
             raise ValueError(
-                f"latent_dim must leave some spread for σ: {latent_dim} dimensions reproduce all {int(observed.sum())} "
+                f"latent_dim must leave some spread for σ: {latent_dim} dimensions reproduce all {int(there.sum())} "
                 "observed cells, σ goes to 0 and the likelihood to infinity; take fewer dimensions"
             )
         if not gain < tolerance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Linear
+from cmog_lib.engine.door import count, door, full_precision, variances, warn
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca import eigen
 
@@ -43,12 +42,16 @@ class Spectrum(eqx.Module):
         D = self.data_dim
         return jnp.cumsum(self.eigenvalues[::-1])[::-1] / jnp.arange(D, 0, -1, dtype=self.b.dtype)
 
+    def _of_any_n(self) -> Spectrum:
+        # n is static and no formula has it: left in, each number of data would compile these anew.
+        return dataclasses.replace(self, n=0)
+
     def sigma(self, latent_dim: int) -> Float[Array, ""]:
         """σ with σ² = 1/(D − d) Σ_{j>d} λ_j, the mean of the discarded eigenvalues; zero from d = rank on.
 
         latent_dim: d from 0 to D − 1. Raises ValueError outside.
         """
-        d = _validate.count("latent_dim", latent_dim, 0, self.data_dim - 1)
+        d = count("latent_dim", latent_dim, 0, self.data_dim - 1)
         return jnp.sqrt(self._sigma_squared[d])
 
     def possible(self, latent_dim: int) -> int:
@@ -57,7 +60,7 @@ class Spectrum(eqx.Module):
         Raises ValueError otherwise, and says which d are possible: from the rank on the discarded eigenvalues vanish, σ
         goes to 0 and the likelihood to infinity.
         """
-        d = _validate.count("latent_dim", latent_dim, 1)
+        d = count("latent_dim", latent_dim, 1)
         if d >= self.data_dim or (not isinstance(self.rank, jax.core.Tracer) and d >= self.rank):
             highest = min(int(self.rank), self.data_dim) - 1
             possible = f"possible here: 1 to {highest}" if highest > 0 else "no latent dimension is possible here"
@@ -73,9 +76,9 @@ class Spectrum(eqx.Module):
         """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
 
         latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
-        Slide 5; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        Slide 4; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
         """
-        return _model(self, self.possible(latent_dim))
+        return _model(self._of_any_n(), self.possible(latent_dim))
 
     @full_precision
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
@@ -86,7 +89,7 @@ class Spectrum(eqx.Module):
         Raises ValueError when d is known and not from 1 to D − 1.
         """
         if not isinstance(latent_dim, jax.core.Tracer):
-            latent_dim = _validate.count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
+            latent_dim = count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
         sigma_squared = self._sigma_squared[latent_dim]
         K = self.eigenvectors.shape[1]
         kept = jnp.arange(K) < latent_dim
@@ -107,19 +110,18 @@ class Spectrum(eqx.Module):
         discarded = (D - d) * jnp.log(jnp.where(exists, self._sigma_squared, 1.0))
         return jnp.where(exists, -0.5 * (D * LOG_2PI + kept + discarded + D), jnp.inf)
 
-    @full_precision
+    @door("X:[n,D]")
     def log_p_x(self, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
         """log p(x_i|w_d) for every latent dimension d = 0 … D − 1 and every datum, in nats.
 
         X: [n, D], any data, held-out ones too. One projection y = Uᵀ(x − b), then cumulative sums over d. NaN from
         d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
         """
-        X = _validate.array("X", X, ("n", self.data_dim))
         with jax.debug_nans(False):  # NaN is what is returned where there is no model
-            return _log_p_x(self, X)
+            return _log_p_x(self._of_any_n(), X)
 
 
-@full_precision
+@door("X:X-as-it-is")
 def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
 
@@ -128,22 +130,21 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
     no maximum, then raises no error. An eigenvalue counts as zero if it is what rounding the data can give: their own
     precision, column by column, and double precision of the largest. Computed in float64.
     Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
-    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 5.
+    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 4.
     """
-    X = _validate.array("X", X, ("N", "D"), mapped=True)
     b, eigenvalues, U, rank, spread = eigen.decomposed(X)
     if not isinstance(spread, jax.core.Tracer):
         _check(X, b, eigenvalues[: int(rank)], float(spread))
     return Spectrum(b, eigenvalues, U, len(X), rank)
 
 
-@full_precision
+@door("X:X-as-it-is")
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
 
     X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
     Raises ValueError when X is no finite matrix of floats, or d is out of range; it then says which d are possible.
-    Slide 5; Tipping and Bishop 1999, equations 7 and 8.
+    Slide 4; Tipping and Bishop 1999, equations 7 and 8.
     """
     return fit_all(X).model(latent_dim)
 
@@ -154,14 +155,12 @@ def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -
 
     with np.errstate(over="ignore"):  # of data that seem to be constant, perhaps since their squares are 0 or infinite
         squares = eigenvalues if len(eigenvalues) else np.array([size() or 1.0]) ** 2
-    _validate.variances("X", squares, size)
+    variances("X", squares, size)
     if spread > LARGEST_SPREAD:
-        warnings.warn(
+        warn(
             f"the columns of X differ in scale by a factor of {spread:.0e}, more than double precision can decompose"
             " together: small eigenvalues are lost. Use units in which they differ less, or leave out columns that hold"
             " nothing but rounding errors",
-            RuntimeWarning,
-            stacklevel=4,
         )
 
 

@@ -10,19 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import described, door
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import NotFinite, ascend
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible, look
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid, log_p_x
-from cmog_lib.sharding import gathered
 from cmog_lib.variational.gaussian import fit_q
 
 # Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
@@ -48,7 +47,7 @@ class Run(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+@door("w X:X-of-a-regression q:gaussian-or-none e_steps m_steps M learning_rate:positive key")
 def em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -61,21 +60,20 @@ def em_step(
     M: int = 2,
     learning_rate: float = 5e-3,
 ) -> tuple[Any, Gaussian | FullGaussian]:
-    """q = argmax_q L(w, q), q_i = N(m_i, diag s_i²), then w_new = argmax_w' L(w', q): both maximise one bound.
+    """q = argmax_q L(w, q), q_i a Gaussian, then w_new = argmax_w' L(w', q): both maximise one bound.
 
     w: decoder, any latent dimension. X: [N, D], data. q: the last step's, which goes on for e_steps steps of `fit_q`;
-    None begins anew, with five times as many. full: any covariance, when it begins. m_steps: of Adam with this
-    learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M draws, where its maximum is closed
-    form. Returns the new decoder and q.
-    Raises ValueError and NotFinite as `fit_q` and `optimise.ascend` do. Slides 18 to 20.
+    None begins anew, with five times as many. q_i is N(m_i, diag s_i²), or with `full` has any covariance when it
+    begins. m_steps: of Adam with this learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M
+    draws, where its maximum is closed form. Returns the new decoder and q. Raises ValueError and NotFinite as `fit_q`
+    and `optimise.ascend` do. Slides 17 to 19.
     """
-    key_e, key_m = jax.random.split(_validate.key(key))
-    w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
+    key_e, key_m = jax.random.split(key)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)
     return _m_step(w, X, q, m_steps, M, learning_rate, key_m)[0], q
 
 
-@full_precision
+@door("w:decoder X:X-of-a-regression q:gaussian-or-none e_steps m_steps M learning_rate:positive steps key audit")
 @interruptible
 def fit(
     w: Decoder,
@@ -92,36 +90,33 @@ def fit(
     audit: Nodes | None = None,
     progress: bool = True,
 ) -> Run:
-    """max_{w,q} L(w, q), q_i(t_i) = q̃(t_i1) … q̃(t_id), by E-steps and M-steps; log p(X|w) beside it where d ≤ 2.
+    """max_{w,q} L(w, q), q_i = N(m_i, diag s_i²) or of any covariance, by E-steps and M-steps.
 
     w: decoder, where it begins. X: [N, D], data. q: of an earlier run, to go on from. steps: how many iterations.
-    full, e_steps, m_steps, M, learning_rate: as in `em_step`. audit: the nodes for log p(X|w) (default: a grid
-    on [-6, 6]). progress: show the bar. After Ctrl-C it returns what there is. Raises as `em_step` does.
+    full, e_steps, m_steps, M, learning_rate: as in `em_step`. audit: the nodes for log p(X|w), which is recorded beside
+    the bound (default: a grid on [-6, 6] where d ≤ 2, else nothing). progress: show the bar. After Ctrl-C it returns
+    what there is. Raises as `em_step` does.
     """
     from tqdm.auto import tqdm
 
-    steps, key = _validate.count("steps", steps), _validate.key(key)
-    w, X = _checked(w, X, q, e_steps, m_steps, M, learning_rate)
     d, interrupted = w.latent_dim, False
-    if audit is not None:
-        _validate.nodes(audit, d, "audit")
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
     key_common, key = jax.random.split(key)
 
     def value(w: Any) -> float:
-        return float("nan") if nodes is None else _mean(log_p_x(w, X, nodes))
+        return float("nan") if nodes is None else _mean(log_p_x(as_module(w), X, nodes))
 
     def lower(w: Any, q: Any) -> float:
-        return _mean(log_weights(w, q, X, COMMON, key=key_common))
+        return _mean(log_weights(as_module(w), q, X, COMMON, key=key_common))
 
     path, values, evaluations, bounds = [w], [value(w)], [0], np.zeros(0)
     with tqdm(total=steps, disable=not progress, unit="VEM step", leave=False) as bar:
         try:
             for key_step in jax.random.split(key, steps):
                 key_e, key_m = jax.random.split(key_step)
-                q_new, decoded = _e_step(path[-1], X, q, full, e_steps, key_e)
+                q_new, decoded = _e_step(as_module(path[-1]), X, q, full, e_steps, key_e)
                 raised = lower(path[-1], q_new)
-                w_new, more = _m_step(path[-1], X, q_new, m_steps, M, learning_rate, key_m)
+                w_new, more = _m_step(as_module(path[-1]), X, q_new, m_steps, M, learning_rate, key_m)
                 lifted, now = lower(w_new, q_new), value(w_new)
                 spent, both = [*evaluations, evaluations[-1] + decoded + more], np.append(bounds, [raised, lifted])
                 q, path, values, bounds, evaluations = q_new, [*path, w_new], [*values, now], both, spent
@@ -149,26 +144,14 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
         return m_step_on_draws(w, q.sample(16 * M, key=key), X), 0
     data = _Data(X, q, M)
     try:
-        found = ascend(_expected_log_p, as_module(w), data, steps=m_steps, key=key, learning_rate=rate, progress=False)
+        found = ascend(_expected_log_p, w, data, steps=m_steps, key=key, learning_rate=rate, progress=False)
     except NotFinite as error:
         T = q.sample(M, key=jax.random.fold_in(key, error.step))
-        seen = _validate.described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
+        seen = described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
         raise with_facts(error, f"in the M-step {seen}") from error
     if found.interrupted:
         raise KeyboardInterrupt
     return found.w, m_steps * M * len(X)
-
-
-def _checked(w: Any, X: Array, q: Any, e_steps: int, m_steps: int, M: int, rate: float) -> tuple[Any, Array]:
-    """w and X, after a look at all that the first step would only ask for when much has been computed."""
-    w = _validate.decoder(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    if q is not None:
-        q = _validate.kind("q", q, Gaussian, FullGaussian)
-        _validate.array("q.m", q.m, (len(X), w.latent_dim))
-    _validate.count("e_steps", e_steps), _validate.count("m_steps", m_steps), _validate.count("M", M)
-    _validate.positive("learning_rate", rate)
-    return w, X
 
 
 class _Data(eqx.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -11,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _mode, _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import log_weights
-from cmog_lib.bound.draws import nan_among, nan_at
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine import mode
+from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.door import at_modes, count, door, warn
+from cmog_lib.engine.draws import nan_among, nan_at
+from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
-from cmog_lib.optimise.faults import with_facts
-from cmog_lib.optimise.interrupts import interruptible
 from cmog_lib.posteriors import FullGaussian, Gaussian
-from cmog_lib.sharding import gathered
 
 # Shares of the steps and their lengths in units of q's own s: far at first, then less and less noise at the end.
 STAGES = ((0.4, 0.1), (0.3, 0.03), (0.3, 0.01))
@@ -48,7 +47,13 @@ class Fitted(eqx.Module):
     interrupted: bool = False
 
 
-@full_precision
+def _pairs_of(name: str, M: Any, given: dict[str, Any]) -> int:
+    if count(name, M, 2) % 2:
+        raise ValueError(f"{name} must be even, for pairs of draws m ± s ε, got {M}")
+    return int(M)
+
+
+@door("w key X steps starts draws start:gaussian-or-none", M=_pairs_of)
 @interruptible
 def fit_q(
     w: Decoder,
@@ -63,7 +68,10 @@ def fit_q(
     draws: int = 256,
     progress: bool = True,
 ) -> Fitted:
-    """q_i = argmax_q L(w,q), q = N(m_i, diag s_i²) or with any covariance: ∇ of 1/M Σ_s log p(x_i, m_i + s_i ε_s|w).
+    """q_i = argmax_q L(w,q), along ∇ 1/M Σ_s [log p(x_i,t_s|w) − log q(t_s)], t_s = m_i + s_i ε_s, ε_s ~ N(0, I).
+
+    q is N(m_i, diag s_i²), or with `full` has any covariance. The slope of log q at a fixed t_s has mean 0, so it is
+    left out.
 
     w: decoder, any latent dimension. X: [N, D], data, all at once. start: q's to go on from, m [N, d]; else each climbs
     from `starts` places where the prior's draws are likely, and the best is kept: of several modes it knows some.
@@ -73,23 +81,16 @@ def fit_q(
     nats for a datum, or by half a nat on average; with fewer than 16 draws this is not measured.
     Raises ValueError for shapes that do not fit, counts below 1, an odd M, an untyped key, and where log p(x,t|w) is
     NaN at all draws from the prior; NotFinite with the step, what was seen there and the last good q.
-    Slide 20, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
+    Slide 19, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
     is left out.
     """
-    w, key = as_module(w), _validate.key(key)
-    X = _validate.array("X", X, ("N", w.data_dim))
-    steps, starts, draws = (_validate.count(*pair) for pair in (("steps", steps), ("starts", starts), ("draws", draws)))
-    if _validate.count("M", M, 2) % 2:
-        raise ValueError(f"M must be even, for pairs of draws m ± s ε, got {M}")
     key_start, key_climb, key_bound = jax.random.split(key, 3)
     key_rise = jax.random.fold_in(key, 3)
     if start is None:
         q, log_p, decoded = _starts(w, X, starts, full, key_start)
-        _validate.at_modes(w, q.m, log_p, q.L if full else q.log_s)
+        at_modes(w, q.m, log_p, q.L if full else q.log_s)
         evaluations = starts * LOOKED_AT + int(decoded)
     else:
-        start = _validate.kind("start", start, Gaussian, FullGaussian)
-        _validate.array("start.m", start.m, (len(X), w.latent_dim))
         q, evaluations = jax.tree.map(lambda part: part[None], start), 0
     q, trace, interrupted = _climb(w, X, q, steps, M, key_climb, progress)
     K, N = q.m.shape[:2]
@@ -169,18 +170,17 @@ def _rise(w: Any, X: Array, q: Any, key: Array) -> Float[Array, "N"]:
     multiplied, so that their noise adds nothing in expectation.
     """
     problem = _Problem(w, X, jax.tree.map(lambda part: part[None], q), RISE)
-    one, other = (jax.grad(_mean_bound)(_still(problem.q), problem, key) for key in jax.random.split(key))
-    return len(X) ** 2 * jnp.sum(0.5 * one.u * other.u + 0.25 * one.a * other.a, axis=2)[0]
+    # In a loop, so that the gradient, by far the most to compile, is compiled once.
+    slopes = jax.lax.map(lambda key: jax.grad(_mean_bound)(_still(problem.q), problem, key), jax.random.split(key))
+    return len(X) ** 2 * jnp.sum(0.5 * slopes.u[0] * slopes.u[1] + 0.25 * slopes.a[0] * slopes.a[1], axis=2)[0]
 
 
 def _warn_if_rising(rise: np.ndarray, steps: int) -> None:
     if rise.max() > UNCLIMBED or rise.mean() > UNCLIMBED_MEAN:
-        warnings.warn(
+        warn(
             f"fit_q has not converged in {steps} steps: by its slope the bound would still rise by about"
             f" {rise.mean():.2g} nats a datum, and by {rise.max():.2g} for X[{int(rise.argmax())}]. Take more steps, or"
             " leave out start",
-            RuntimeWarning,
-            stacklevel=5,
         )
 
 
@@ -236,11 +236,11 @@ def _starts(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Any,
     def of_one_key(key: Array) -> tuple[Array, ...]:
         T = jax.random.normal(key, (LOOKED_AT, w.latent_dim), X.dtype)
         likeliest = T[jnp.nanargmax(log_p_x_given_t_table(w, X, T), axis=1)]
-        m, log_p, decoded = jax.vmap(lambda x, t: _mode.climb(w, x, t, CLIMB, NEAR))(X, likeliest)
-        return m, jax.vmap(lambda t: _mode.scale(w, t) if full else log_s(t))(m), log_p, decoded
+        m, log_p, decoded = jax.vmap(lambda x, t: mode.climb(w, x, t, CLIMB, NEAR))(X, likeliest)
+        return m, jax.vmap(lambda t: mode.scale(w, t) if full else log_s(t))(m), log_p, decoded
 
     def log_s(t: Array) -> Array:
-        return -0.5 * jnp.log(jnp.diagonal(_mode.precision(w, t)))
+        return -0.5 * jnp.log(jnp.diagonal(mode.precision(w, t)))
 
     m, width, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
     return FullGaussian(m, width) if full else Gaussian(m, width), log_p, decoded.sum()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine.door import door
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import Gaussian
 
@@ -22,16 +19,15 @@ class Gradient(eqx.Module):
     log_s: Float[Array, "M d"]
 
 
-@full_precision
+@door("w:decoder x q:factorised M key")
 def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_q [log p(x,t|w) − log q(t)] ∇ log q(t) ≈ 1/M Σ_s, t_s ~ q: asks of p only its value at t_s.
 
     w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: draws. Returns one estimate a draw; take their mean.
     It does not see which way log p rises, only how high it is, and so it is noisy.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 20, past it.
+    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 19, past it.
     Source: Williams 1992; Ranganath, Gerrish and Blei 2014.
     """
-    w, q, x = _checked(w, q, x)
 
     def one(t: Array) -> Gaussian:
         height = log_p_xt(w, x, t) - q.log_q(t)
@@ -41,14 +37,13 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
     return Gradient(rows.m, rows.log_s)
 
 
-@full_precision
+@door("w:decoder x q:factorised M key")
 def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_ε ∇[log p(x, m + s ε|w) − log q(m + s ε)] ≈ 1/M Σ_s, ε_s ~ N(0, I): asks of p its slope at t_s.
 
     Arguments, what is returned and errors as in `score_function`, with the same draws for the same key.
     Source: Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014.
     """
-    w, q, x = _checked(w, q, x)
     noise = (q.sample(M, key=key) - q.m[None]) / q.s[None]
 
     def one(noise: Array) -> Gaussian:
@@ -60,9 +55,3 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
 
     rows = jax.vmap(one)(noise)
     return Gradient(rows.m, rows.log_s)
-
-
-def _checked(w: Any, q: Any, x: Array) -> tuple[Any, Gaussian, Array]:
-    w, q = _validate.decoder(w), _validate.kind("q", q, Gaussian)
-    _validate.array("q.m", q.m, (w.latent_dim,))
-    return w, q, _validate.array("x", x, (w.data_dim,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cmog_lib import _nodes, _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders import Decoder
+from cmog_lib.engine import table
+from cmog_lib.engine.door import array, decoded, door, warn
 from cmog_lib.model import log_p_x_given_t_table
+from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import Gaussian, Weighted
-from cmog_lib.quadrature import Nodes
 
 SETTLED = 1e-5  # nats; a sweep that gains less is the last
 
@@ -52,7 +51,7 @@ class Factorised(eqx.Module):
         return jnp.sqrt(jnp.sum(jnp.exp(self.log_q) * squares, axis=-1))
 
 
-@full_precision
+@door("w x:x-or-X nodes starts sweeps start:factorised-for-each-or-none")
 def cavi_grid(
     w: Decoder,
     x: Float[Array, "*batch D"],
@@ -72,22 +71,16 @@ def cavi_grid(
     sweeps: over all coordinates, at most. keep_path: keep the factors after every update, for a picture.
     Warns (RuntimeWarning) where it has not settled, and where half of the data have a factor on fewer than two nodes.
     Raises ValueError for shapes that do not fit, nodes that are no product grid, a w that is no number on them, starts
-    or sweeps below 1, and more numbers than can be held. Slides 19 and 20.
+    or sweeps below 1, and more numbers than can be held. Slides 18 and 19.
     """
-    w = as_module(w)
-    x = _validate.one_or_many("x", x, w.data_dim)
     batch = x.shape[:-1]
-    nodes = Nodes(*_validate.nodes(nodes, w.latent_dim))
     axis = _axes(nodes, w.latent_dim)
-    _nodes.affordable_table(x if batch else x[None], len(nodes.t))
-    starts, sweeps = _validate.count("starts", starts), _validate.count("sweeps", sweeps)
-    if start is not None:
-        start = _validate.kind("start", start, Gaussian)
-        _validate.array("start.m", start.m, (*x.shape[:-1], w.latent_dim))
-        start = start if batch else jax.tree.map(lambda part: part[None], start)
+    table.affordable_table(x if batch else x[None], len(nodes.t))
+    if start is not None and not batch:
+        start = jax.tree.map(lambda part: part[None], start)
     log_q, bound, path = _cavi(w, x if batch else x[None], nodes, axis, start, starts, sweeps, keep_path)
     if not isinstance(bound, jax.core.Tracer) and bool(jnp.isnan(bound).any()):
-        _validate.decoded(w, nodes.t)
+        decoded(w, nodes.t)
         i = int(jnp.argmax(jnp.isnan(bound).any(axis=1)))
         log_p = log_p_x_given_t_table(w, (x if batch else x[None])[i : i + 1], nodes.t)[0]
         if not bool(jnp.isfinite(log_p).all()):
@@ -191,7 +184,7 @@ def _gaussian(axis: Array, m: Array, s: Array) -> Float[Array, "d n"]:
 def _axes(nodes: Any, d: int) -> Float[Array, "d n"]:
     """The nodes along each coordinate, if they are the same for all values of the others."""
     t = nodes.t
-    _validate.array("nodes.log_weight", nodes.log_weight, (len(t),))
+    array("nodes.log_weight", nodes.log_weight, (len(t),))  # none is switched off
     n = round(len(t) ** (1 / d))
     if n**d == len(t) and n > 1:
         table = t.reshape(*(n,) * d, d)
@@ -212,16 +205,12 @@ def _report(log_q: Array, bound: Array, sweeps: int) -> None:
     still = np.asarray(bound[:, -1] - bound[:, -1 - d]) > 100 * SETTLED
     few = float(jnp.median(jnp.min(1 / jnp.sum(jnp.exp(2 * log_q), axis=-1), axis=-1)))
     if still.any():
-        warnings.warn(
+        warn(
             f"the bound of {still.sum()} of {len(still)} data was still rising after {sweeps} sweeps, the first is"
             f" X[{int(np.argmax(still))}]: take more sweeps",
-            RuntimeWarning,
-            stacklevel=4,
         )
     elif few < 2:
-        warnings.warn(
+        warn(
             f"half of the q rest on fewer than two nodes along a coordinate (median {few:.2g}): the bound on these"
             " nodes is not the integral. Take more nodes, or a smaller box",
-            RuntimeWarning,
-            stacklevel=4,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -10,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.bound import expected_log_joint
 from cmog_lib.decoders.linear import Linear, only_linear
+from cmog_lib.engine.door import door, warn
 from cmog_lib.posteriors import Gaussian
 
 
@@ -28,7 +26,12 @@ class Sweeps(eqx.Module):
     bound: Float[Array, "updates"]
 
 
-@full_precision
+def _linear(name: str, w: Any, given: dict[str, Any]) -> Linear:
+    which = "for which E_(-j) log p(x,t|w) is closed form"
+    return only_linear(w, which, "; for any other decoder: cavi_grid")
+
+
+@door("w x sweeps start:factorised-or-none", w=_linear)
 def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100) -> Sweeps:
     """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const = log N(t_j; (h_j − Σ_{k≠j} P_jk m_k)/P_jj, 1/P_jj), j = 1 … d, again.
 
@@ -36,35 +39,29 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     s_j = P_jj^(−1/2), which is less than the posterior's deviation where t_j depends on the others.
     w: linear decoder. x: [D], one datum. start: a q of one datum (default: the prior). sweeps: how often over all d.
     Warns (RuntimeWarning) where the last sweep still moved m. Raises ValueError for another decoder, shapes that do not
-    fit, sweeps below 1. Slide 19. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
+    fit, sweeps below 1. Slide 18. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
     """
-    w = _linear(w)
-    x, sweeps = _validate.array("x", x, (w.data_dim,)), _validate.count("sweeps", sweeps)
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
-    start = _validate.kind("start", start, Gaussian)
-    _validate.array("start.m", start.m, (w.latent_dim,))
     path, bound = _path(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
     moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)
     if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
-        warnings.warn(
+        warn(
             f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
             " other so much that each waits for the others. Take more sweeps",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return Sweeps(q, path, bound)
 
 
-@full_precision
+@door(w=_linear)
 def factorised_gap(w: Linear) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = ½ (Σ_j log P_jj − log det P) at the best factorised q, P = I + WᵀΣ₀⁻¹W; in nats, for every x.
 
     w: linear decoder. Zero where the columns of Σ₀^(−1/2) W are orthogonal, and what L(w, q) loses when W is turned
-    from there while log p(x|w) stands still. Raises ValueError for another decoder. Slide 19.
+    from there while log p(x|w) stands still. Raises ValueError for another decoder. Slide 18.
     """
-    P = _precision(_linear(w))
+    P = _precision(w)
     return 0.5 * (jnp.sum(jnp.log(jnp.diagonal(P))) - jnp.linalg.slogdet(P)[1])
 
 
@@ -85,8 +82,3 @@ def _path(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian, 
 def _precision(w: Linear) -> Float[Array, "d d"]:
     scaled = w.W / w.sigma[:, None]
     return jnp.eye(w.latent_dim, dtype=w.W.dtype) + scaled.T @ scaled
-
-
-def _linear(w: Any) -> Linear:
-    which = "for which E_(-j) log p(x,t|w) is closed form"
-    return only_linear(w, which, "; for any other decoder: cavi_grid")

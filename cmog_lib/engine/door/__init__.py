@@ -1,11 +1,13 @@
-"""Errors at the door: every public function checks what it is given with these, and with nothing else.
+"""Errors at the door: what `@door("w X nodes")` checks the arguments of a public function with.
+
+A few functions call a check themselves: constructors, loops over any objective, and checks that depend on a result.
 
 Static facts (shape, dtype, range) are checked always, values (NaN, infinity) wherever they are known: inside
 `jit`, `vmap` and `grad` an array has no values yet, and there JAX's own rules hold. What passes is in the session's
 precision, float64 with `jax_enable_x64` and float32 without.
 """
 
-from cmog_lib._validate.arrays import (
+from cmog_lib.engine.door.arrays import (
     array,
     log_weights,
     nodes,
@@ -16,9 +18,11 @@ from cmog_lib._validate.arrays import (
     scalar,
     variances,
 )
-from cmog_lib._validate.decoders import at_modes, called, decoded, decoder, described, undecoded
-from cmog_lib._validate.numbers import count, function, key, kind, positive, sizes
-from cmog_lib._validate.precision import in_session
+from cmog_lib.engine.door.decoders import at_modes, called, decoded, decoder, described, undecoded
+from cmog_lib.engine.door.entry import door
+from cmog_lib.engine.door.numbers import count, function, key, kind, positive, sizes
+from cmog_lib.engine.door.precision import full_precision, in_session
+from cmog_lib.engine.door.warning import warn
 
 __all__ = [
     "array",
@@ -28,6 +32,8 @@ __all__ = [
     "decoded",
     "decoder",
     "described",
+    "door",
+    "full_precision",
     "function",
     "in_session",
     "key",
@@ -43,4 +49,5 @@ __all__ = [
     "sizes",
     "undecoded",
     "variances",
+    "warn",
 ]

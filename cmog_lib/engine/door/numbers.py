@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib._validate.precision import in_session
+from cmog_lib.engine.door.precision import in_session
 
 
 def count(name: str, value: Any, minimum: int = 1, maximum: int | None = None, why: str = "") -> int:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cmog_lib.classroom.explore_canvas import Canvas
-from cmog_lib.classroom.explore_sliders import Control
+from cmog_lib.classroom.explore.canvas import Canvas
+from cmog_lib.classroom.explore.sliders import Control
 
 CSS_PIXELS_PER_INCH = 100
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib import _cells, _lattice
-from cmog_lib._lattice import Cells, Lattice, Probes
+from cmog_lib.engine.cells import lattice, values
+from cmog_lib.engine.cells.lattice import Cells, Lattice, Probes
 
 # The first lattice by latent dimension: side of its cells, most cells a dimension, how often they may be halved.
 SIDE = {1: 1 / 32, 2: 1 / 4, 3: 2 / 3}
@@ -44,14 +44,14 @@ def margin(tolerance: float) -> float:
     return np.log(1 / tolerance) + 14
 
 
-def lattice(w: Any, half_width: float) -> Lattice:
+def first_lattice(w: Any, half_width: float) -> Lattice:
     """The coarsest lattice on which the decoder is nearly straight within a cell, so that its slopes bound it."""
     d = w.latent_dim
     rng = np.random.default_rng(0)
     T = np.concatenate([rng.normal(size=(1536, d)), rng.uniform(-half_width, half_width, (512, d))])
     n = min(MOST[d], 2 * int(np.ceil(half_width / SIDE[d])))
     while True:
-        bent = float(_cells.bends(w, T, 2 * half_width / n).mean())
+        bent = float(values.bends(w, T, 2 * half_width / n).mean())
         if bent < STRAIGHT or 2 * n > MOST[d]:
             return Lattice(half_width, n, d, bent)
         n *= 2
@@ -59,9 +59,9 @@ def lattice(w: Any, half_width: float) -> Lattice:
 
 def unforeseen(w: Any, grid: Lattice) -> np.ndarray:
     """Latents [P, d] between the centres of the first lattice at which the decoder is not what that leads to expect."""
-    T = _lattice.probes(grid.latent_dim)
-    place, node = _lattice.distinct(grid.place(T), grid.n)
-    return T[_cells.unforeseen(w, T, grid.centre(place, 0), node, grid.side(0))][:SURPRISES]
+    T = lattice.probes(grid.latent_dim)
+    place, node = lattice.distinct(grid.place(T), grid.n)
+    return T[values.unforeseen(w, T, grid.centre(place, 0), node, grid.side(0))][:SURPRISES]
 
 
 def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, Any]:
@@ -71,14 +71,14 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
     half_width, evaluations, cells = float(np.ceil(np.sqrt(2 * margin(tolerance))) + 1), 0, None
     pending = np.arange(len(X))
     while len(pending) and half_width <= WIDEST:
-        grid = lattice(w, half_width)
+        grid = first_lattice(w, half_width)
         surprises = unforeseen(w, grid)
-        evaluations += _lattice.PROBES
+        evaluations += lattice.PROBES
         outside = np.zeros(len(pending), bool)
         for at in range(0, len(pending), BLOCK):
             block = pending[at : at + BLOCK]
             size = min(BLOCK, 2 ** int(np.ceil(np.log2(len(pending)))))
-            answer = refine(w, _cells.pad(X[block], size), len(block), grid, surprises, tolerance, max_cells)
+            answer = refine(w, values.pad(X[block], size), len(block), grid, surprises, tolerance, max_cells)
             log_p_x[block], outside[at : at + BLOCK] = answer.log_p_x, answer.outside
             error[block] = np.where(answer.outside | (grid.bent > BENT), np.inf, answer.error)
             evaluations, cells = evaluations + answer.evaluations, answer.cells
@@ -93,7 +93,7 @@ def refine(
     d = grid.latent_dim
     pairs = np.divmod(np.arange(N * len(surprises)), max(len(surprises), 1))
     probes = (
-        Probes(surprises, _cells.pairs(w, X, pairs[0], surprises, pairs[1]).reshape(N, -1)) if len(surprises) else None
+        Probes(surprises, values.pairs(w, X, pairs[0], surprises, pairs[1]).reshape(N, -1)) if len(surprises) else None
     )
     log_p_x, outside, dropped, cells = _first(w, X, N, grid, probes, margin(tolerance))
     error, best, last = np.full(N, np.inf), np.zeros((len(X), d)), None
@@ -105,14 +105,14 @@ def refine(
         here, row = cells.datum[start], np.repeat(np.arange(len(start)), np.diff(start, append=len(cells.datum)))
         if len(row) > HELD and len(here) > 1:
             below = row < len(here) // 2
-            work += [(_lattice.some(cells, below), level), (_lattice.some(cells, ~below), level)]
+            work += [(lattice.some(cells, below), level), (lattice.some(cells, ~below), level)]
             continue
         if level > 0:
-            place, node = _lattice.distinct(cells.place, grid.n * 2**level)
-            value = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node)
+            place, node = lattice.distinct(cells.place, grid.n * 2**level)
+            value = values.pairs(w, X, cells.datum, grid.centre(place, level), node)
             cells = cells._replace(value=value + d * np.log(grid.side(level)))
             evaluations += len(place)
-        total, second, fourth, heaviest = _lattice.sums(cells, row, start, d)
+        total, second, fourth, heaviest = lattice.sums(cells, row, start, d)
         # Every second cell is as coarse as the level before was; the whole is at least twice as good.
         change = np.maximum(np.abs(total - log_p_x[here]), second / 2) if level else second
         # Cells wider than what they add up: the sum is a matter of luck, perhaps far too large.
@@ -134,28 +134,28 @@ def refine(
         if level == LEVELS[d] or not unsettled.any():
             continue
         cells, here, total, lucky = (
-            _lattice.some(cells, unsettled[row]),
+            lattice.some(cells, unsettled[row]),
             here[unsettled],
             total[unsettled],
             lucky[unsettled],
         )
         row = (np.cumsum(unsettled) - 1)[row[unsettled[row]]]
         if level > 0:
-            place, node = _lattice.distinct(cells.place, grid.n * 2**level)
+            place, node = lattice.distinct(cells.place, grid.n * 2**level)
             # Slopes say more about smaller cells, so that less has to be added to them for safety.
-            rise = _cells.pairs(w, X, cells.datum, grid.centre(place, level), node, (grid.side(level), 1 + 0.5**level))
+            rise = values.pairs(w, X, cells.datum, grid.centre(place, level), node, (grid.side(level), 1 + 0.5**level))
             cells = cells._replace(bound=cells.value + rise)
             if probes is not None:
                 cells = _raised(cells, grid, level, probes)
             evaluations += (1 + 2 * d) * len(place)
-        keep, lost = _lattice.kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
+        keep, lost = lattice.kept(cells.bound, total, row, tolerance / 2 ** (d + 5) * lucky)
         dropped[here] = np.logaddexp(dropped[here], lost)
         keep &= (np.bincount(row, keep) * 2**d <= max_cells)[row]
         if keep.any():
-            work.append((_lattice.split(_lattice.some(cells, keep), d), level + 1))
+            work.append((lattice.split(lattice.some(cells, keep), d), level + 1))
     error[error > 1] = np.inf
     # Settled or not, no sum is better than the rounding of its terms.
-    error += np.finfo(float).eps * np.asarray(_cells.scale(w, jnp.asarray(X), jnp.asarray(best)))[:N]
+    error += np.finfo(float).eps * np.asarray(values.scale(w, jnp.asarray(X), jnp.asarray(best)))[:N]
     return Sum(log_p_x, error, outside, evaluations, last)
 
 
@@ -195,8 +195,8 @@ def _first(
     edge, rows = ((place == 0) | (place == grid.n - 1)).any(axis=1), min(max(TABLE // len(place), 1), len(X))
     parts = []
     for at in range(0, N, rows):
-        here = _cells.pad(X[at : at + rows], rows), min(rows, N - at)
-        value, rise = (part[: here[1]] for part in _cells.table(w, here[0], grid.centre(place, 0), side, 2.0))
+        here = values.pad(X[at : at + rows], rows), min(rows, N - at)
+        value, rise = (part[: here[1]] for part in values.table(w, here[0], grid.centre(place, 0), side, 2.0))
         value = value + d * np.log(side)
         bound, total = value + rise, np.logaddexp.reduce(value, axis=1)
         probe = np.full(value.shape, -1)

@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
 from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.decoders.networks import MLP, Nothing
-
-LOG_2PI = math.log(2 * math.pi)
+from cmog_lib.engine.door import door
 
 
 class Projected(eqx.Module):
@@ -42,7 +39,7 @@ class Projected(eqx.Module):
         return mu, jnp.ones_like(mu)
 
 
-@full_precision
+@door("w:decoder X")
 def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N k"], Float[Array, "N"]]:
     """log N(x; Wh(t) + b, diag σ²) = log N(Qᵀ(x − b)/σ; R h(t), I) + constant(x), where diag(σ)⁻¹W = QR.
 
@@ -52,8 +49,6 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     with X and 0; so does one without values, inside `jit` or `grad`, since it may be w that is differentiated there.
     Raises ValueError for data that are not finite or not the decoder's.
     """
-    w = _validate.decoder(w)
-    X = _validate.array("X", X, ("N", w.data_dim))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
     if known and is_linear(w) and w.data_dim > w.latent_dim:
         return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)
@@ -77,4 +72,4 @@ def _onto(W: Array, b: Array, sigma: Array, X: Array, hidden: Any, latent_dim: i
     unseen = jnp.sum((X - jnp.matmul(seen, Q.T)) ** 2, axis=1)
     # Not Σ_j log σ_j: the rounding of D logarithms that are equal, or nearly, adds up.
     log_sigma = D * jnp.log(sigma[0]) + jnp.sum(jnp.log(sigma / sigma[0]))
-    return Projected(hidden, R, latent_dim), seen, -0.5 * unseen - log_sigma - 0.5 * (D - k) * LOG_2PI
+    return Projected(hidden, R, latent_dim), seen, -0.5 * unseen - log_sigma - 0.5 * (D - k) * math.log(2 * math.pi)

@@ -13,8 +13,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from cmog_lib.classroom.explore_frames import Bundle
-from cmog_lib.classroom.explore_sliders import Control
+from cmog_lib.classroom.explore.frames import Bundle
+from cmog_lib.classroom.explore.sliders import Control
 
 _JS, _CSS = (Path(__file__).with_name(f"explore.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.optimise.checkpoint import Checkpoint
-from cmog_lib.optimise.faults import Ascent, NotFinite, given_back, observed, parameters_of, scalar
-from cmog_lib.optimise.interrupts import interruptible, look
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.checkpoint import Checkpoint
+from cmog_lib.engine.optimise.faults import Ascent, NotFinite, given_back, observed, parameters_of, scalar
+from cmog_lib.engine.optimise.interrupts import interruptible, look
 
 
 @full_precision
@@ -51,10 +51,10 @@ def ascend(
     """
     from tqdm.auto import tqdm
 
-    steps, chunk, key = _validate.count("steps", steps), _validate.count("chunk", chunk), _validate.key(key)
+    steps, chunk, key = door.count("steps", steps), door.count("chunk", chunk), door.key(key)
     parameters, rest = parameters_of(w)
-    _validate.function("objective", objective)
-    rate, default = jnp.asarray(_validate.positive("learning_rate", learning_rate), float), optimiser is None
+    door.function("objective", objective)
+    rate, default = jnp.asarray(door.positive("learning_rate", learning_rate), float), optimiser is None
     optimiser = _adam() if default else optimiser
     if not (callable(getattr(optimiser, "init", None)) and callable(getattr(optimiser, "update", None))):
         raise ValueError(f"optimiser must be one of optax's, with init and update, got {type(optimiser).__name__}")
@@ -71,7 +71,7 @@ def ascend(
         file = Checkpoint(checkpoint, key, seen, chunk if streamed else None, rest, start)
         if found := file.load(lambda step: (start, [np.zeros(step)])):
             done, reached = found
-            _validate.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
+            door.count("steps", steps, done, why=f"the checkpoint {file.path} holds so many")
     interrupted, each = False, islice(data, -(-done // chunk), None) if streamed else repeat(data)
     with tqdm(total=steps, initial=done, desc="compiling", disable=not progress, unit="step", leave=False) as bar:
         try:

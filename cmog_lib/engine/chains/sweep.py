@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from cmog_lib.mcmc.adapt import FEWEST, Seen, Step, better_step, nothing_seen, scale_from, see, step_from
-from cmog_lib.mcmc.steps import Move, State, hmc_step, metropolis_step
+from cmog_lib.engine.chains.adapt import FEWEST, Seen, Step, better_step, nothing_seen, scale_from, see, step_from
 
 Learnt = tuple[Step, Array, Seen]  # the step, the scale, and what the next scale will be learnt from
 ROOM = 32  # compiled for a multiple of so many steps, of which a run takes only its own: few lengths serve all M
 
 
 def sweep(
+    step_of: Any,
     w: Any,
     X: Array,
-    states: State,
+    states: Any,
     scale: Array,
     step: Array,
     key: Array,
@@ -33,19 +33,21 @@ def sweep(
     """The draws t [C, M, N, d]; mean acceptance, number of divergent steps and the step they were taken with, [C, N];
     and the scale [N, d, d], in whose units that is.
 
-    leapfrogs: of a Hamiltonian step; None for Metropolis. adapt: whether the warm_up steps change `step`, and, halfway
-    through those of a Hamiltonian chain, which knows slopes, `scale`.
+    step_of: one chain's step for one datum: `mcmc.metropolis_step`, for which leapfrogs is None, or `mcmc.hmc_step`.
+    adapt: whether the warm_up steps change `step`, and, halfway through those of a Hamiltonian chain, which knows
+    slopes, `scale`.
     """
     room = -(-(warm_up + M) // ROOM) * ROOM
-    made = _sweep(w, X, states, scale, step, key, jnp.asarray(M), room, warm_up, adapt, target, leapfrogs)
+    made = _sweep(step_of, w, X, states, scale, step, key, jnp.asarray(M), room, warm_up, adapt, target, leapfrogs)
     return made if room == warm_up + M else (made[0][:, :M], *made[1:])
 
 
 @eqx.filter_jit
 def _sweep(
+    step_of: Any,
     w: Any,
     X: Array,
-    states: State,
+    states: Any,
     scale: Array,
     step: Array,
     key: Array,
@@ -59,12 +61,12 @@ def _sweep(
     """As `sweep`, with room for `room` − warm_up draws, of which M are made."""
     C, N = states.log_p.shape
 
-    def one(x: Array, state: State, scale: Array, step: Array, key: Array) -> Move:
+    def one(x: Array, state: Any, scale: Array, step: Array, key: Array) -> Any:
         if leapfrogs is None:
-            return metropolis_step(w, x, state, step=step, scale=scale, key=key)
+            return step_of(w, x, state, step=step, scale=scale, key=key)
         key_jitter, key = jax.random.split(key)
         jittered = step * jax.random.uniform(key_jitter, (), step.dtype, 0.8, 1.2)
-        return hmc_step(w, x, state, step=jittered, scale=scale, leapfrogs=leapfrogs, key=key)
+        return step_of(w, x, state, step=jittered, scale=scale, leapfrogs=leapfrogs, key=key)
 
     over_data = jax.vmap(one)
     over_chains = jax.vmap(over_data, in_axes=(None, 0, None, 0, 0))
@@ -73,7 +75,7 @@ def _sweep(
     longest = math.inf if leapfrogs is None else 0.5 * math.pi / leapfrogs
     halfway = warm_up // 2 if adapt and leapfrogs is not None and warm_up >= FEWEST else 0
 
-    def learn(learnt: Learnt, states: State, acceptance: Array, number: Array) -> Learnt:
+    def learn(learnt: Learnt, states: Any, acceptance: Array, number: Array) -> Learnt:
         step, scale, seen = better_step(learnt[0], acceptance, target, longest), *learnt[1:]
         if not halfway:
             return step, scale, seen
@@ -87,7 +89,7 @@ def _sweep(
     keys = jax.random.split(key, room)  # the first of many are those of few
 
     # One loop for both phases: the step of a chain, by far the most to compile, is then compiled once.
-    def move(number: Array, carry: tuple[State, Learnt, Any]) -> tuple[State, Learnt, Any]:
+    def move(number: Array, carry: tuple[Any, Learnt, Any]) -> tuple[Any, Learnt, Any]:
         states, learnt, made = carry
         learning = (number < warm_up) & adapt
         step = jnp.exp(jnp.where(learning, learnt[0].log_step, learnt[0].average))

@@ -13,9 +13,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from cmog_lib import _validate
-from cmog_lib._precision import full_precision
-from cmog_lib.optimise.faults import (
+from cmog_lib.engine import door
+from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.optimise.faults import (
     GRADIENT,
     VALUE,
     Ascent,
@@ -63,8 +63,8 @@ def maximise(
     from scipy.optimize import minimize
     from tqdm.auto import tqdm
 
-    tolerance, max_steps = _validate.positive("tolerance", tolerance), _validate.count("max_steps", max_steps)
-    _validate.function("objective", objective)
+    tolerance, max_steps = door.positive("tolerance", tolerance), door.count("max_steps", max_steps)
+    door.function("objective", objective)
     parameters, rest = parameters_of(w)
     if lower is not None and (came := _shapes(parameters_of(lower, "lower")[0])) != (wanted := _shapes(parameters)):
         raise ValueError(f"lower must be a pytree like w, with arrays of shapes {wanted}, got {came}")

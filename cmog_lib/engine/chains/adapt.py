@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from cmog_lib.mcmc.steps import State
 
 OWN = 0.03  # share of a chain's own acceptance in its step; the rest is the mean of all
 FEWEST = 20  # steps of warm-up below which only the step is learnt: from half as many, a scale is not made better
@@ -61,14 +59,14 @@ class Seen(NamedTuple):
     draws: Float[Array, ""]
 
 
-def nothing_seen(states: State) -> Seen:
+def nothing_seen(states: Any) -> Seen:
     """Before the first draw."""
     zero = jnp.zeros_like(states.t)
     square = jnp.zeros((*states.t.shape[1:], states.t.shape[-1]), states.t.dtype)
     return Seen(states.t, zero, zero, square, square, jnp.zeros((), states.t.dtype))
 
 
-def see(seen: Seen, states: State) -> Seen:
+def see(seen: Seen, states: Any) -> Seen:
     """One draw more of every chain."""
     t, g = states.t - seen.origin, states.gradient
     tt, gg = (old + jnp.einsum("cni,cnj->nij", a, a) for old, a in ((seen.tt, t), (seen.gg, g)))

@@ -17,8 +17,8 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
-from cmog_lib.classroom.explore_copies import parts
-from cmog_lib.classroom.explore_layers import above_axes, by_height, layer, shown_axes
+from cmog_lib.classroom.explore.copies import parts
+from cmog_lib.classroom.explore.layers import above_axes, by_height, layer, shown_axes
 
 
 def facts(figure: Figure, renderer: Any) -> list[Any] | None:

@@ -2,7 +2,7 @@
 
 Matplotlib marks only some of the changes of an artist (a collection's `set_array` is not marked), so all artists are
 drawn at each state. Ticks and their labels take most of the time of a drawing and seldom change. The picture of them is
-kept while all that they depend on is as before (`explore_facts.py`); if anything there has changed, the whole figure is
+kept while all that they depend on is as before (`facts.py`); if anything there has changed, the whole figure is
 drawn. In every case the pixels are those of a full drawing; tests compare them.
 """
 
@@ -16,9 +16,9 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cmog_lib.classroom.explore_copies import Copies
-from cmog_lib.classroom.explore_facts import facts, same, settle
-from cmog_lib.classroom.explore_layers import axis_boxes, left_out, moving
+from cmog_lib.classroom.explore.copies import Copies
+from cmog_lib.classroom.explore.facts import facts, same, settle
+from cmog_lib.classroom.explore.layers import axis_boxes, left_out, moving
 
 
 class Canvas:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cmog_lib.decoders import Decoder
+from cmog_lib.decoders import Decoder, projected
+from cmog_lib.engine.door import at_modes
 from cmog_lib.model import log_p_xt
+from cmog_lib.posteriors import FullGaussian
 
 HALVINGS = 8  # lengths that are tried of every step: 1, ½, … 1/128 of it
 
@@ -59,3 +62,30 @@ def scale(w: Any, t: Float[Array, "d"]) -> Float[Array, "d d"]:
     # P = U Uᵀ with U upper triangular, by turning P upside down; then L = U⁻ᵀ, and no inverse of P is formed.
     upper = jnp.linalg.cholesky(precision(w, t)[::-1, ::-1])[::-1, ::-1]
     return jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(t), dtype=t.dtype), lower=False).T
+
+
+def laplace(w: Any, X: Array, key: Array, starts: int = 64, steps: int = 30) -> tuple[FullGaussian, int]:
+    """N(t_i*, P(t_i*)⁻¹) around a mode t_i* of each p(t|x_i,w), and how many latents were decoded for them."""
+    told, told_X, _ = projected(w, X)
+    m, L, log_p, evaluations = _laplace(told, told_X, key, starts, steps)
+    at_modes(w, m, log_p, L)
+    return FullGaussian(m, L), int(evaluations)
+
+
+@eqx.filter_jit
+def _laplace(w: Any, X: Array, key: Array, starts: int, steps: int) -> tuple[Array, Array, Array, Array]:
+    T = jax.random.normal(key, (starts, w.latent_dim), X.dtype)
+
+    def one(x: Array) -> tuple[Array, Array, Array, Array]:
+        likeliest = T[jnp.nanargmax(jax.vmap(lambda t: log_p_xt(w, x, t))(T))]
+        t, log_p, decoded = climb(w, x, likeliest, steps)
+        return t, scale(w, t), log_p, decoded
+
+    m, L, log_p, decoded = jax.vmap(one)(X)
+    return m, L, log_p, starts * len(X) + decoded.sum()
+
+
+@eqx.filter_jit
+def scale_at(w: Any, T: Float[Array, "N d"]) -> Float[Array, "N d d"]:
+    """L_i with L_i L_iᵀ = P(t_i)⁻¹: how wide the posterior is around t_i, as far as the decoder's slopes there tell."""
+    return jax.vmap(scale, in_axes=(None, 0))(w, T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib._validate.numbers import count
-from cmog_lib._validate.precision import in_session
+from cmog_lib.engine.door.numbers import count
+from cmog_lib.engine.door.precision import in_session
 
 
 def decoder(w: Any) -> Any:
@@ -45,7 +46,38 @@ def decoder(w: Any) -> Any:
 def called(f: Any, width: int) -> Any:
     """What f(x) returns for x [width], as shapes."""
     known = getattr(f, "output_shapes", None)  # of a `decoders.Plain`, which was called when it was made
-    return known or jax.eval_shape(lambda x: f(x), jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
+    return known or (_traced if _read_nothing_else(f) else _traced_anew)(f, width)
+
+
+def _traced_anew(f: Any, width: int) -> Any:
+    return jax.eval_shape(lambda x: f(x), jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
+
+
+def _traced(f: Any, width: int) -> Any:
+    # One trace of a network takes a tenth of a second, and every public function asks for one.
+    leaves, structure = jax.tree.flatten(f)
+    try:
+        return _of_shapes(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), width, jnp.result_type(float))
+    except TypeError:  # a static field that cannot be hashed
+        return _traced_anew(f, width)
+
+
+@lru_cache(maxsize=256)
+def _of_shapes(structure: Any, shapes: tuple[Any, ...], width: int, dtype: Any) -> Any:
+    leaves = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    return jax.eval_shape(
+        lambda leaves, x: jax.tree.unflatten(structure, leaves)(x), leaves, jax.ShapeDtypeStruct((width,), dtype)
+    )
+
+
+def _read_nothing_else(f: Any) -> bool:
+    """Whether f is made of arrays and of classes of this library: then its shapes decide what it returns."""
+    nodes = jax.tree.leaves(f, is_leaf=_is_foreign) if isinstance(f, eqx.Module) else [f]
+    return all(map(eqx.is_array, nodes))
+
+
+def _is_foreign(node: Any) -> bool:
+    return isinstance(node, eqx.Module) and type(node).__module__.partition(".")[0] not in ("cmog_lib", "equinox")
 
 
 def decoded(w: Any, T: jax.Array) -> None:

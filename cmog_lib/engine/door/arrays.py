@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmog_lib._validate.numbers import positive
+from cmog_lib.engine.door.numbers import positive
 
 BLOCK = 2**22  # numbers of a memory-mapped array that are looked at together, and that a device's array is copied for
 
@@ -109,12 +109,11 @@ def variances(name: str, values: Any, scale: Callable[[], Any]) -> None:
         )
 
 
-def observed(name: str, value: Any, shape: tuple[int | str, ...]) -> tuple[jax.Array, jax.Array]:
-    """`value`, in which NaN marks a missing cell, with a 0 in those cells; and which cells are not missing.
+def observed(value: Any) -> tuple[jax.Array, jax.Array]:
+    """An array in which NaN marks a missing cell, with a 0 in those cells; and which cells are not missing.
 
-    So no NaN enters JAX, where `jax_debug_nans` would stop at it. Raises ValueError as `array` does.
+    So no NaN enters JAX, where `jax_debug_nans` would stop at it.
     """
-    value = array(name, value, shape, missing=True)
     by: Any = np if isinstance(value, np.ndarray) else jnp
     there = ~by.isnan(value)
     return jnp.asarray(by.where(there, value, by.zeros_like(value))), jnp.asarray(there)

@@ -1,4 +1,4 @@
-"""explore(draw, **sliders): the one slider widget of the series, called like `ipywidgets.interact`.
+"""The explorer: a picture under sliders.
 
 With few states all pictures are drawn beforehand and held in the browser (scrubbed): the slider needs no kernel. With
 many, the slider's values travel to the kernel and a picture comes back (live). Both show one picture of fixed size.
@@ -16,12 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cmog_lib.classroom import explore_views as views
-from cmog_lib.classroom.explore_frames import bundle, check_size, encode
-from cmog_lib.classroom.explore_sliders import Control, Pad, Slider, control, restricted, sweep_positions
-from cmog_lib.classroom.explore_studio import Drawn, Studio
-
-__all__ = ["Explorer", "Failure", "Pad", "Slider", "explore", "failures", "made"]
+from cmog_lib.classroom.explore import views
+from cmog_lib.classroom.explore.frames import bundle, check_size, encode
+from cmog_lib.classroom.explore.sliders import Control, control, restricted, sweep_positions
+from cmog_lib.classroom.explore.studio import Drawn, Studio
 
 MOST_SCRUBBED = 200
 SWEEP = 25

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cmog_lib.classroom.explore_studio import Studio
+from cmog_lib.classroom.explore.studio import Studio
 
 MAX_BYTES = 3_000_000
 BASE_SAMPLES = 9

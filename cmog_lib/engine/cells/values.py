@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from cmog_lib import _validate
+from cmog_lib.engine import door
 from cmog_lib.model import LOG_2PI, log_p_t, log_p_x_given_t_table
 
 # Latents decoded at a time, and numbers gathered for pairs of datum and latent at a time: what fits in the caches.
@@ -75,7 +75,7 @@ def unforeseen(w: Any, T: np.ndarray, centre: np.ndarray, node: np.ndarray, side
             mu, sigma = (np.asarray(part)[: len(some)] for part in _decode(w, jnp.asarray(pad(T[some], NODES)))[:2])
             good = (np.isfinite(mu) & np.isfinite(sigma) & (sigma > 0)).all(axis=1)
             if not good.all():
-                _validate.decoded(w, jnp.asarray(T[some][~good]))
+                door.decoded(w, jnp.asarray(T[some][~good]))
             mu_c, sigma_c, d_mu, d_log_sigma, _, _, half, _ = (part[node[some] - k] for part in cells)
             with np.errstate(invalid="ignore", over="ignore"):  # slopes that are not known are steep in any case
                 step, smaller = (T[some] - centre[node[some]])[:, :, None], np.minimum(sigma, sigma_c)

@@ -1,0 +1,1 @@
+"""How the same numbers come fast, safely and resumably: what a formula has no use for. No lecture shows it."""
