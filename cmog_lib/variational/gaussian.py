@@ -96,16 +96,13 @@ def fit_q(
     K, N = q.m.shape[:2]
     evaluations += len(trace) * M * K * N + draws * K * N
     values = _log_weights(w, q, X, draws, key_bound)
-    # A start whose bound is NaN counts as the lowest of all.
-    bounds, best = values.mean(axis=2), (jnp.nanargmax(values.mean(axis=2), axis=0), jnp.arange(N))
-    chosen = jax.tree.map(lambda part: part[best], q)
-    if said := nan_among(bounds[best], w, w, chosen, X, draws, jax.random.split(key_bound, N)):
+    chosen, bound, error, bounds = _best(values, q)
+    if said := nan_among(bound, w, w, chosen, X, draws, jax.random.split(key_bound, N)):
         raise NotFinite(f"in the end, {said}", len(trace), Ascent(chosen, trace))
     if draws >= RISE and not interrupted:
         evaluations += 2 * RISE * N
         _warn_if_rising(gathered(_rise(w, X, chosen, key_rise)), len(trace))
-    error = values.std(axis=2)[best] / np.sqrt(draws)
-    return Fitted(chosen, bounds[best], error, q, bounds, trace, evaluations, interrupted)
+    return Fitted(chosen, bound, error, q, bounds, trace, evaluations, interrupted)
 
 
 class _Move(eqx.Module):
@@ -121,6 +118,21 @@ class _Move(eqx.Module):
         d = q.m.shape[-1]
         inner = jnp.exp(self.a)[..., None] * jnp.eye(d, dtype=q.m.dtype)[None, None] + jnp.tril(self.lower, -1)
         return FullGaussian(q.m + jnp.einsum("...ij,...j->...i", q.L, self.u), q.L @ inner)
+
+
+@eqx.filter_jit
+def _moved(move: _Move, q: Any) -> Any:
+    return move(q)
+
+
+@eqx.filter_jit
+def _best(values: Float[Array, "K N M"], q: Any) -> tuple[Any, Array, Array, Array]:
+    """For each datum the q of the highest bound, that bound and its standard error; and the bounds of all starts."""
+    bounds = values.mean(axis=2)
+    # A start whose bound is NaN counts as the lowest of all.
+    best = jnp.nanargmax(bounds, axis=0), jnp.arange(values.shape[1])
+    error = values.std(axis=2)[best] / np.sqrt(values.shape[2])
+    return jax.tree.map(lambda part: part[best], q), bounds[best], error, bounds
 
 
 def _still(q: Any) -> _Move:
@@ -144,7 +156,7 @@ def _climb(
             seen = with_facts(error, _seen(error.ascent.w(q), problem, jax.random.fold_in(key_stage, error.step)))
             good = Ascent(error.ascent.w(q), np.concatenate([trace, error.ascent.trace]))
             raise NotFinite(f"in stage {stage + 1} of {len(STAGES)}, {seen}", len(good.trace), good) from error
-        q, trace = found.w(q), np.concatenate([trace, found.trace])
+        q, trace = _moved(found.w, q), np.concatenate([trace, found.trace])
         if found.interrupted:
             return q, trace, True
     return q, trace, False
