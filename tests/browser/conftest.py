@@ -1,10 +1,12 @@
-"""One browser and one JupyterLab for all browser tests, and what they measured, written down at the end."""
+"""One browser and two JupyterLabs for all browser tests, and what they measured, written down at the end."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,10 +40,21 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A running JupyterLab. It takes the browser only so that nothing starts where there is none."""
-    with running_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
+def labs(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Lab]]:
+    """The running JupyterLab of a theme, Light or Dark, started when it is first asked for.
+
+    It takes the browser only so that nothing starts where there is none.
+    """
+    with ExitStack() as stack:
+        yield cache(
+            lambda theme: stack.enter_context(running_lab(tmp_path_factory.mktemp("lab"), f"JupyterLab {theme}"))
+        )
+
+
+@pytest.fixture(scope="session")
+def lab(labs: Callable[[str], Lab]) -> Lab:
+    """A running JupyterLab."""
+    return labs("Light")
 
 
 @pytest.fixture(scope="session")

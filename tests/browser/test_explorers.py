@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from driver import drive_explorer, drive_notebook, opened
-from lab_server import REPOSITORY, Lab, running_lab
+from lab_server import REPOSITORY, Lab
 from playwright.sync_api import Browser
 from robust import of_this_push
 
@@ -99,21 +100,21 @@ def test_every_explorer_of_the_lecture(
 
 
 def test_explorers_are_readable_on_a_dark_page_and_on_a_narrow_one(
-    browser: Browser, artifacts: Path, tmp_path: Path
+    browser: Browser, artifacts: Path, labs: Callable[[str], Lab]
 ) -> None:
-    with running_lab(tmp_path, theme="JupyterLab Dark") as dark:
-        path = notebook(dark.folder, "dark.ipynb", ONE, PAD, FAILING)
-        for width in (1280, 390):
-            with opened(browser, dark, path, width=width) as page:
-                for k, root in enumerate(page.locator(".cmog").all()):
-                    root.scroll_into_view_if_needed()
-                    root.screenshot(path=artifacts / f"dark-{width}-{k + 1}.png")
-                    page.screenshot(path=artifacts / f"dark-{width}-{k + 1}-page.png")
-                    box, card = root.bounding_box(), root.locator(".cmog-card").bounding_box()
-                    assert box and card and card["x"] + card["width"] <= box["x"] + box["width"] + 1
-                    words = root.locator(".cmog-label").first
-                    colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\d.]+/g).map(Number)")
-                    assert min(colour[:3]) > 150, f"words in {colour} on a dark page"
+    dark = labs("Dark")
+    path = notebook(dark.folder, "dark.ipynb", ONE, PAD, FAILING)
+    for width in (1280, 390):
+        with opened(browser, dark, path, width=width) as page:
+            for k, root in enumerate(page.locator(".cmog").all()):
+                root.scroll_into_view_if_needed()
+                root.screenshot(path=artifacts / f"dark-{width}-{k + 1}.png")
+                page.screenshot(path=artifacts / f"dark-{width}-{k + 1}-page.png")
+                box, card = root.bounding_box(), root.locator(".cmog-card").bounding_box()
+                assert box and card and card["x"] + card["width"] <= box["x"] + box["width"] + 1
+                words = root.locator(".cmog-label").first
+                colour = words.evaluate("(node) => getComputedStyle(node).color.match(/[\\d.]+/g).map(Number)")
+                assert min(colour[:3]) > 150, f"words in {colour} on a dark page"
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from driver import opened
-from lab_server import running_lab
+from lab_server import Lab
 from playwright.sync_api import Browser, Page
 from test_explorers import FAILING, LIVE, ONE, PAD, TWO, notebook
 
@@ -51,21 +52,21 @@ PALE = "#777"
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_axe_finds_no_wrong_name_or_role_and_no_pale_word_in_jupyterlab(
-    browser: Browser, artifacts: Path, tmp_path: Path, theme: str
+    browser: Browser, artifacts: Path, labs: Callable[[str], Lab], theme: str
 ) -> None:
-    with running_lab(tmp_path, theme=f"JupyterLab {theme}") as lab:
-        path = notebook(lab.folder, "axe.ipynb", ONE, TWO, PAD, LIVE, FAILING, WORDS)
-        shown = nbformat.read(path, 4)
-        shown.cells.append(nbformat.v4.new_markdown_cell(HINT))
-        nbformat.write(shown, path)
-        with opened(browser, lab, path) as page:
-            lay_out_for_axe(page)
-            assert complaints(page) == []
-            page.screenshot(path=artifacts / f"axe-{theme.lower()}.png")
-            # And it would find them: with all words pale, each kind of them is named.
-            page.add_style_tag(content=f".jp-Notebook * {{ color: {PALE} !important }}")
-            found = [where for rule, where in complaints(page) if rule == "color-contrast"]
-            assert page.evaluate(UNSEEN, [KINDS, found]) == []
+    lab = labs(theme)
+    path = notebook(lab.folder, "axe.ipynb", ONE, TWO, PAD, LIVE, FAILING, WORDS)
+    shown = nbformat.read(path, 4)
+    shown.cells.append(nbformat.v4.new_markdown_cell(HINT))
+    nbformat.write(shown, path)
+    with opened(browser, lab, path) as page:
+        lay_out_for_axe(page)
+        assert complaints(page) == []
+        page.screenshot(path=artifacts / f"axe-{theme.lower()}.png")
+        # And it would find them: with all words pale, each kind of them is named.
+        page.add_style_tag(content=f".jp-Notebook * {{ color: {PALE} !important }}")
+        found = [where for rule, where in complaints(page) if rule == "color-contrast"]
+        assert page.evaluate(UNSEEN, [KINDS, found]) == []
 
 
 def lay_out_for_axe(page: Page) -> None:
