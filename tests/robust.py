@@ -3,6 +3,7 @@
 A condition is a seed in place of the lecture's SEED, an instruction set to which XLA is limited, a number of cores, or
 other models in place of those that `make models` wrote. A lecture is run past a failing cell. What has been run
 is kept in build/robust.jsonl until the lecture or the library changes, so that all conditions can be run in parts.
+What XLA compiled is kept too, since a lecture compiles the same with every seed.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from compiled import gathered, taken_from  # noqa: E402
+
 from book.execute import LECTURES, code_cells, without_ports  # noqa: E402
 
 KEPT = ROOT / "build" / "robust.jsonl"
+COMPILED = ROOT / "build" / "compiled"
 LONGEST = 1800  # seconds for one cell: what is looked for here are claims, not times
 OWN = "own"
 
@@ -51,7 +55,9 @@ class Condition:
     def environment(self) -> dict[str, str]:
         flags = os.environ.get("XLA_FLAGS", "")
         limited = {} if self.isa == OWN else {"XLA_FLAGS": f"{flags} --xla_cpu_max_isa={self.isa}".strip()}
-        return limited | ({"CMOG_MODELS": str(Path(self.models).resolve())} if self.models else {})
+        # With one core XLA may divide the work otherwise, so that is compiled anew.
+        compiled = {} if self.cores else taken_from(COMPILED)
+        return limited | compiled | ({"CMOG_MODELS": str(Path(self.models).resolve())} if self.models else {})
 
 
 SEEDS = [Condition(seed=seed) for seed in range(8)]
@@ -127,6 +133,7 @@ def kept() -> dict[tuple[str, str, str], Outcome]:
 def outcomes(lectures: list[Path], conditions: list[Condition], jobs: int) -> Iterator[Outcome]:
     """Of every lecture under every condition, in the order in which they come; new ones are kept."""
     known, lock = kept(), Lock()
+    gathered(COMPILED)  # what the tests of the lectures have compiled
 
     def one(pair: tuple[Path, Condition]) -> Outcome:
         lecture, condition = pair
