@@ -23,9 +23,11 @@ from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible, look
 from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI
-from cmog_lib.optimise import NotFinite, Optimum, maximise
+from cmog_lib.optimise import NotFinite, maximise
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, log_p_x, posterior
+
+CHECKED = 4096  # latents at which w must be finite before an M-step begins
 
 
 class Run(eqx.Module):
@@ -65,7 +67,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, w is not finite on q's nodes, or a
     σ of its own belongs to a constant column. Slide 12.
     """
-    return _m_step(w, q, X, max_steps)[0]
+    return highest(w, summary(X, q), max_steps)[0]
 
 
 @door("w X:X-of-a-regression T:[M,N,d] max_steps")
@@ -80,11 +82,8 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
     M, N, d = T.shape
     # A draw is a node that answers for one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
-    summary = _Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
-    if is_linear(w):
-        return _regression(w, summary)
-    decoded(w, summary.t[:1024])
-    return _uphill(w, summary, max_steps).w
+    of_draws = Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
+    return highest(w, of_draws, max_steps)[0]
 
 
 @door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")
@@ -120,7 +119,7 @@ def fit(
                 w = as_module(path[-1])
                 q = e_step(w, X, nodes)
                 touching = mean_bound(w, q, X, nodes)
-                w_new, asked = _m_step(w, q, X, max_steps)
+                w_new, asked = highest(w, summary(X, q), max_steps)
                 w = as_module(w_new)
                 lifted, value = mean_bound(w, q, X, nodes), _mean(log_p_x(w, X, nodes))
                 spent = [*evaluations, evaluations[-1] + (1 + asked) * len(nodes.t)]
@@ -150,24 +149,22 @@ def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) ->
     return float(_mean_bound(w, q, X, nodes.log_weight))
 
 
-def _m_step(w: Decoder, q: Weighted, X: Array, max_steps: int) -> tuple[Any, int]:
-    """The new decoder, and how often the value and its gradient were asked for."""
-    summary = _summary(X, q)
+def highest(w: Any, summary: Summary, max_steps: int) -> tuple[Any, int]:
+    """argmax_w 1/N E_q log p(X|T,w): a regression of x on t for Linear, L-BFGS from w for every other decoder.
+
+    Also returns how often the value and its gradient were computed.
+    """
     if is_linear(w):
-        return _regression(w, summary), 0
-    decoded(w, q.t)
-    found = _uphill(w, summary, max_steps)
-    return found.w, found.evaluations
-
-
-def _uphill(w: Any, summary: _Summary, max_steps: int) -> Optimum:
+        return regression(w, summary), 0
+    decoded(w, summary.t[:CHECKED])
     try:
-        return maximise(_expected_log_p, w, summary, max_steps=max_steps)
+        found = maximise(expected_log_p, w, summary, max_steps=max_steps)
+        return found.w, found.evaluations
     except NotFinite as error:
         raise with_facts(error, described(error.ascent.w, summary.t, summary.mean)) from error
 
 
-class _Summary(eqx.Module):
+class Summary(eqx.Module):
     """All that the M-step needs to know of q and X, per datum: how many data each node answers for, where and how wide.
 
     t: [S, d]. n: [S] = 1/N Σ_i q_i(t_s). mean: [S, D] = Σ_i q_i(t_s) x_i / Σ_i q_i(t_s). s: [S, D], the standard
@@ -181,7 +178,8 @@ class _Summary(eqx.Module):
 
 
 @eqx.filter_jit
-def _summary(X: Array, q: Weighted) -> _Summary:
+def summary(X: Array, q: Weighted) -> Summary:
+    """n_s = 1/N Σ_i q_i(t_s), and the mean and standard deviation of the data under the weights q_i(t_s)."""
     centre, weight = X.mean(axis=0), q.weight / len(X)
     unit = units(X - centre[None])
     x, n = (X - centre[None]) / unit[None], weight.sum(axis=0)
@@ -189,10 +187,10 @@ def _summary(X: Array, q: Weighted) -> _Summary:
     # A node that answers for nothing has no mean, and needs none.
     mean, square = (moment / jnp.where(n > 0, n, 1)[:, None] for moment in (first, second))
     s = jnp.sqrt(jnp.maximum(square - mean**2, 0))
-    return _Summary(q.t, n, mean * unit[None] + centre[None], s * unit[None])
+    return Summary(q.t, n, mean * unit[None] + centre[None], s * unit[None])
 
 
-def _expected_log_p(w: Any, summary: _Summary) -> Float[Array, ""]:
+def expected_log_p(w: Any, summary: Summary) -> Float[Array, ""]:
     """1/N Σ_i E_{q_i} log p(x_i|t,w): the part of the bound that w is in."""
     mu, sigma = jax.vmap(lambda t: w(t))(summary.t)
     n = summary.n[:, None]
@@ -201,7 +199,7 @@ def _expected_log_p(w: Any, summary: _Summary) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def _regression(w: Linear, summary: _Summary) -> Linear:
+def regression(w: Linear, summary: Summary) -> Linear:
     """The straight line through the nodes' means, each with the weight of the data that it answers for."""
     n = summary.n[:, None] / summary.n.sum()
     t_mean, x_mean = jnp.sum(n * summary.t, axis=0), jnp.sum(n * summary.mean, axis=0)
@@ -219,7 +217,7 @@ def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
     # 0 log 0 = 0: nodes that are switched off, or out of a posterior's reach, add nothing.
     log_ratio = jnp.where(q.log_weight > -jnp.inf, log_p_t[None] - q.log_weight, 0)
     log_ratio = jnp.where(q.weight > 0, log_ratio, 0)
-    return _expected_log_p(w, _summary(X, q)) + jnp.sum(q.weight * log_ratio) / len(X)
+    return expected_log_p(w, summary(X, q)) + jnp.sum(q.weight * log_ratio) / len(X)
 
 
 def _mean(values: Array) -> float:

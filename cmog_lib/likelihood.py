@@ -77,7 +77,7 @@ def fit(
     problem = _Problem(X, nodes.t, side, batch_size_for(X, batch_size), shares_of(X))
     try:
         found = ascend(
-            _mean_log_p_x,
+            mean_log_p_x,
             w,
             problem,
             steps=steps,
@@ -105,7 +105,8 @@ class _Problem(eqx.Module):
     shares: int
 
 
-def _mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+def mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+    """1/N Σ_i log Σ_s p(x_i|t_s,w) p(t_s) h^d, on a random batch and a grid that is shifted at random."""
     X, nodes = _batch_and_nodes(problem, key)
     # In one block, unlike quadrature.log_p_x: its blocks are decoded a second time on the way back.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Key
 from cmog_lib.decoders import Decoder
 from cmog_lib.engine import cells, table
 from cmog_lib.engine.door import count, door
-from cmog_lib.engine.table import by_blocks as _log_p_x  # noqa: F401 (which lecture 1 shows)
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import Weighted
@@ -64,6 +63,7 @@ def log_p_x(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Float[Array, "N
     Raises ValueError when the shapes of X and the nodes are not the decoder's, or μ or σ is no number at a node.
     Slides 2 and 3.
     """
+    # The same as jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1), in blocks.
     return table.logsumexp(w, X, nodes)
 
 
@@ -78,9 +78,6 @@ def posterior(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
     numbers are too many to hold. Slide 13.
     """
     return Weighted(nodes.t, log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None])  # which normalises
-
-
-_posterior = posterior  # which lectures 1 and 4 show
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ def test_a_grid_too_coarse_for_sigma_is_reported(dtype):
 
 def test_an_interrupt_returns_what_there_is(monkeypatch):
     w, X, nodes = decoder("Linear", jnp.dtype("float32")), data(jnp.dtype("float32")), quadrature.grid(1, 60)
-    m_step, calls = em._m_step, []
+    m_step, calls = em.highest, []
 
     def interrupted(*args, **options):
         calls.append(args)
@@ -145,7 +145,7 @@ def test_an_interrupt_returns_what_there_is(monkeypatch):
             raise KeyboardInterrupt
         return m_step(*args, **options)
 
-    monkeypatch.setattr(em, "_m_step", interrupted)
+    monkeypatch.setattr(em, "highest", interrupted)
     run = em.fit(w, X, nodes, steps=10, progress=False)
     assert run.interrupted and len(run.path) == len(run.log_p_x) == 3 and len(run.bound) == 4
     assert eqx.tree_equal(run.w, em.em_step(em.em_step(w, X, nodes), X, nodes))

@@ -153,7 +153,7 @@ def fit_sweep(
     both = padded(w, encoder, dims)
     options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
     try:
-        found = ascend(_sum_of_bounds, both, problem, steps=steps, key=key, **options)
+        found = ascend(sum_of_bounds, both, problem, steps=steps, key=key, **options)
     except NotFinite as error:
         good = jnp.isfinite(_bounds(error.ascent.w, problem, jax.random.fold_in(key, error.step)))
         k = int(jnp.argmin(good))  # where all are, that of a gradient: the first is as good as any
@@ -169,7 +169,8 @@ def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, 
     return jax.tree.map(lambda *copies: jnp.stack(copies), *models)
 
 
-def _sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+def sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
+    """Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), estimated from one batch; the same batch and draws for every d."""
     return _bounds(both, problem, key).sum()
 
 

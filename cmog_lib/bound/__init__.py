@@ -4,8 +4,6 @@ from cmog_lib.bound.draws import importance, log_weights, lower_bound
 from cmog_lib.bound.expected import expected_log_joint, kl_to_prior
 
 # Lecture 4 shows these two, which the sums on nodes are made of.
-from cmog_lib.bound.nodes import _expectation as _expectation
-from cmog_lib.bound.nodes import _on_nodes as _on_nodes
 from cmog_lib.bound.nodes import kl, lower_bound_on_nodes, on_nodes
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,8 +23,9 @@ def lower_bound_on_nodes(
     With `kl` on the same nodes it adds up to log p(x|w) = `quadrature.log_p_x` on them, to the last digit, for any q.
     Raises ValueError when the shapes do not fit. Slide 12.
     """
-    log_q, log_joint = _on_nodes(w, q, x, nodes)
-    return _expectation(log_q, log_joint, log_q)
+    q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
+    log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
+    return expectation(q, log_joint - q.log_weight)
 
 
 @door("w:decoder x nodes q:on-nodes")
@@ -35,8 +34,9 @@ def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], 
 
     Arguments and errors as in `lower_bound_on_nodes`. Slide 12.
     """
-    log_q, log_joint = _on_nodes(w, q, x, nodes)
-    return _expectation(log_q, log_q, jax.nn.log_softmax(log_joint))
+    q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
+    log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
+    return expectation(q, q.log_weight - jax.nn.log_softmax(log_joint))
 
 
 @door("q:gaussian nodes")
@@ -58,15 +58,9 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     return Weighted(nodes.t, log_q)  # which normalises
 
 
-def _on_nodes(w: Decoder, q: Any, x: Array, nodes: Nodes) -> tuple[Array, Array]:
-    """log q_s, and log p(x|t_s,w) + log p_s, both [S]."""
-    on = q if isinstance(q, Weighted) else on_nodes(q, nodes)
-    return on.log_weight, log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
+def expectation(q: Weighted, values: Float[Array, "S"]) -> Float[Array, ""]:
+    """Σ_s q_s values_s, where a node without weight adds nothing: 0 log 0 = 0.
 
-
-def _expectation(log_q: Array, log_a: Array, log_b: Array) -> Array:
-    """Σ_s q_s [log a_s − log b_s]."""
-    # 0 log 0 = 0: where q is nothing, nothing is added, and no gradient either.
-    there = jnp.exp(log_q) > 0
-    q, log_a, log_b = (jnp.where(there, part, 0) for part in (jnp.exp(log_q), log_a, log_b))
-    return jnp.sum(q * (log_a - log_b))
+    q: a posterior of one datum. values: [S], one for each node; infinite at most where q_s is 0.
+    """
+    return jnp.sum(q.weight * jnp.where(q.weight > 0, values, 0))

@@ -74,7 +74,7 @@ def metropolis_step(
     proposal = state.t + step * scale @ epsilon
     unknown = jnp.full_like(state.gradient, jnp.inf)  # Metropolis has no use for the gradient, and does not ask for it
     new = State(proposal, log_p_xt(w, x, proposal), unknown)
-    kept, acceptance = _accept(state, new, new.log_p - state.log_p, key_accept)
+    kept, acceptance = accept(state, new, new.log_p - state.log_p, key_accept)
     # A proposal may be bad, but it cannot diverge.
     return Move(kept, proposal[None], acceptance, jnp.zeros_like(acceptance, bool))
 
@@ -101,7 +101,7 @@ def hmc_step(
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
     new, p, path = leapfrog(w, x, state, momentum, step=step, scale=scale, leapfrogs=leapfrogs)
     gained = new.log_p - state.log_p - 0.5 * (jnp.sum(p**2) - jnp.sum(momentum**2))
-    kept, acceptance = _accept(state, new, gained, key_accept)
+    kept, acceptance = accept(state, new, gained, key_accept)
     return Move(kept, path, acceptance, ~(gained > -DIVERGENT))
 
 
@@ -132,7 +132,7 @@ def leapfrog(
     return new, p, path
 
 
-def _accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:
+def accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:
     """The new state with probability min(1, exp(log_ratio)), and that; a ratio that is no number counts as 0."""
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = jnp.log(jax.random.uniform(key, dtype=log_ratio.dtype)) < log_ratio

@@ -31,7 +31,7 @@ def posterior(w: Linear, x: Float[Array, "D"]) -> FullGaussian:
     w: linear decoder. x: [D], one datum. Raises ValueError when x is not a finite vector of the decoder's length.
     Slide 4; Tipping and Bishop 1999, equation 6.
     """
-    return _posterior(w, x, jnp.ones(x.shape, bool))
+    return posterior_where(w, x, jnp.ones(x.shape, bool))
 
 
 @door("w:linear x")
@@ -41,7 +41,7 @@ def log_p_x(w: Linear, x: Float[Array, "D"]) -> Float[Array, ""]:
     w: linear decoder. x: [D], one datum. The work is done on the d × d matrix M = I + WᵀΣ₀⁻¹W.
     Raises ValueError when x is not a finite vector of the decoder's length. Slide 4.
     """
-    return _log_p_x(w, x, jnp.ones(x.shape, bool))
+    return log_p_x_where(w, x, jnp.ones(x.shape, bool))
 
 
 @door("w:linear x:x-observed")
@@ -51,7 +51,7 @@ def posterior_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> FullGaus
     w: linear decoder. x: [D], one datum. With every cell missing it is the prior N(0, I).
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
-    return _posterior(w, *observed(x))
+    return posterior_where(w, *observed(x))
 
 
 @door("w:linear x:x-observed")
@@ -61,7 +61,7 @@ def log_p_x_observed(w: Linear, x: Float[Array | np.ndarray, "D"]) -> Float[Arra
     w: linear decoder. x: [D], one datum. With every cell missing it is log 1 = 0.
     Raises ValueError when x is infinite somewhere or not a vector of the decoder's length.
     """
-    return _log_p_x(w, *observed(x))
+    return log_p_x_where(w, *observed(x))
 
 
 def frame(scaled: Float[Array, "D d"]) -> Float[Array, "d d"]:
@@ -99,13 +99,15 @@ def _in_frame(w: Linear, x: Array, observed: Array) -> tuple[Array, Array, Array
     return m, F, y - scaled @ m, Q
 
 
-def _posterior(w: Linear, x: Array, observed: Array) -> FullGaussian:
+def posterior_where(w: Linear, x: Array, observed: Array) -> FullGaussian:
+    """p(t|x_observed,w) = N(t; M⁻¹WᵀΣ₀⁻¹(x − b), M⁻¹), with M = I + WᵀΣ₀⁻¹W over the coordinates that are observed."""
     m, F, _, Q = _in_frame(w, x, observed)
     R = jnp.linalg.qr((Q @ F).T, mode="r")  # RᵀR = Q FFᵀ Qᵀ
     return FullGaussian(Q @ m, R.T * jnp.sign(jnp.diagonal(R))[None])
 
 
-def _log_p_x(w: Linear, x: Array, observed: Array) -> Array:
+def log_p_x_where(w: Linear, x: Array, observed: Array) -> Array:
+    """log p(x_observed|w) = log N(x; b, WWᵀ + Σ₀) over the coordinates that are observed, in nats."""
     # Bayes' rule read backwards, p(x) = p(x|t) p(t) / p(t|x), holds at every t; at t = m, the posterior's mean, it is a
     # sum of squares. Woodbury's difference of two large numbers, the usual road, cancels in float32 where σ is small.
     m, F, error, _ = _in_frame(w, x, observed)

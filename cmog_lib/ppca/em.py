@@ -42,6 +42,3 @@ def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     new = log_sigma(error, jnp.mean(x_centred**2, axis=0), unit, each=w.log_sigma.ndim > 0)
     W = W * unit[:, None]
     return Linear(W @ Q.T, x_mean - W @ m_mean, new)
-
-
-_em_step = em_step  # which lecture 2 shows

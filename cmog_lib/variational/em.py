@@ -144,7 +144,7 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
         return m_step_on_draws(w, q.sample(16 * M, key=key), X), 0
     data = _Data(X, q, M)
     try:
-        found = ascend(_expected_log_p, w, data, steps=m_steps, key=key, learning_rate=rate, progress=False)
+        found = ascend(expected_log_p, w, data, steps=m_steps, key=key, learning_rate=rate, progress=False)
     except NotFinite as error:
         T = q.sample(M, key=jax.random.fold_in(key, error.step))
         seen = described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
@@ -162,7 +162,7 @@ class _Data(eqx.Module):
     M: int = eqx.field(static=True)
 
 
-def _expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""]:
+def expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""]:
     """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that w is in, by draws."""
     log_p = jax.vmap(jax.vmap(log_p_x_given_t, (None, 0, 0)), (None, None, 0))
     return jnp.mean(log_p(w, data.X, data.q.sample(data.M, key=key)))

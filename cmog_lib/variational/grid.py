@@ -116,14 +116,14 @@ def _cavi(
         highest = J.max()
         J = (J - highest).reshape((axis.shape[1],) * axis.shape[0])
         first = _several(J, axis, starts) if start is None else _gaussian(axis, start.m, start.s)[None]
-        log_q, bound, path = jax.vmap(lambda log_q: _climb(J, log_q, sweeps, keep_path))(first)
+        log_q, bound, path = jax.vmap(lambda log_q: climb(J, log_q, sweeps, keep_path))(first)
         best = jnp.nanargmax(bound[:, -1])
         return log_q[best], bound[best] + highest, path[best] if keep_path else None
 
     return jax.lax.map(one, (log_joint, start))
 
 
-def _climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array, Array, Array]:
+def climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array, Array, Array]:
     """From log_q [d, n], update by update; bound and path stand still from where it settled."""
     d, updates = len(log_q), jnp.arange(J.ndim * sweeps + 1)
 

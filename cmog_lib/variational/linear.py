@@ -43,7 +43,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
     """
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
-    path, bound = _path(w, x, start, sweeps)
+    path, bound = updates(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
     moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)
     if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
@@ -66,7 +66,8 @@ def factorised_gap(w: Linear) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def _path(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian, Array]:
+def updates(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian, Array]:
+    """m_j ← (h_j − Σ_{k≠j} P_jk m_k)/P_jj, s_j ← P_jj^(−1/2), j = 1 … d in turn: q and L(w, q) after every update."""
     P, h = _precision(w), (w.W / w.sigma[:, None]).T @ ((x - w.b) / w.sigma)
 
     def update(q: Gaussian, j: Array) -> tuple[Gaussian, Gaussian]:
