@@ -12,39 +12,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
-from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.alternation import Run, alternate, mean_log_p_x
 from cmog_lib.engine.door import decoded, described, door, warn
 from cmog_lib.engine.optimise.faults import with_facts
-from cmog_lib.engine.optimise.interrupts import interruptible, look
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI
 from cmog_lib.optimise import NotFinite, maximise
 from cmog_lib.posteriors import Weighted
-from cmog_lib.quadrature import Nodes, log_p_x, posterior
+from cmog_lib.quadrature import Nodes, posterior
 
 CHECKED = 4096  # latents at which w must be finite before an M-step begins
-
-
-class Run(eqx.Module):
-    """What `fit` went through. Half-step 2k is the E-step and 2k + 1 the M-step of iteration k, k = 0 … steps − 1.
-
-    w: the last decoder. path: the decoders w_0 … w_steps. log_p_x: 1/N log p(X|w) at each of them, nats per datum.
-    bound: 1/N L(w, q) after every half-step: it touches log_p_x[k] after an E-step and is at most log_p_x[k + 1]
-    after an M-step. evaluations: how many latents had been decoded when each decoder was there: S for an E-step and
-    S for each time that an M-step asks for the value and its gradient; keeping this record is not counted.
-    """
-
-    w: Any
-    path: tuple[Any, ...]
-    log_p_x: Float[np.ndarray, "ws"]
-    bound: Float[np.ndarray, "half_steps"]
-    evaluations: Int[np.ndarray, "ws"]
-    interrupted: bool = False
 
 
 @door("w X nodes:nodes-of-a-table")
@@ -107,37 +89,24 @@ def fit(
     Warns (RuntimeWarning) where half of the posteriors ended on fewer than two nodes: then the grid is too coarse.
     Raises ValueError as `e_step` and `m_step` do. Slides 10–12.
     """
-    from tqdm.auto import tqdm
 
-    path: list[Any] = [w]
-    interrupted = False
-    bounds: list[float] = []
-    values, evaluations = [_mean(log_p_x(as_module(w), X, nodes))], [0]
-    with tqdm(total=steps, disable=not progress, unit="EM step", leave=False) as bar:
-        try:
-            for _ in range(steps):
-                w = as_module(path[-1])
-                q = e_step(w, X, nodes)
-                touching = mean_bound(w, q, X, nodes)
-                w_new, asked = highest(w, summary(X, q), max_steps)
-                w = as_module(w_new)
-                lifted, value = mean_bound(w, q, X, nodes), _mean(log_p_x(w, X, nodes))
-                spent = [*evaluations, evaluations[-1] + (1 + asked) * len(nodes.t)]
-                both = [*bounds, touching, lifted]
-                path, bounds, values, evaluations = [*path, w_new], both, [*values, value], spent
-                bar.update()
-                bar.set_postfix(value=f"{value:.6g}")
-                look()
-        except KeyboardInterrupt:
-            interrupted = True
-    few = float(jnp.median(1 / jnp.sum(e_step(as_module(path[-1]), X, nodes).weight ** 2, axis=1)))
+    def iteration(_: int, w: Any, __: None) -> tuple[Any, None, tuple[float, ...], int]:
+        q = e_step(w, X, nodes)
+        touching = mean_bound(w, q, X, nodes)
+        w_new, asked = highest(w, summary(X, q), max_steps)
+        lifted = mean_bound(as_module(w_new), q, X, nodes)
+        return w_new, None, (touching, lifted), (1 + asked) * len(nodes.t)
+
+    value = mean_log_p_x(X, nodes)
+    run = alternate(iteration, w, None, steps=steps, value=value, unit="EM step", progress=progress)
+    few = float(jnp.median(1 / jnp.sum(e_step(as_module(run.w), X, nodes).weight ** 2, axis=1)))
     if not few >= 2:
         warn(
             f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
             " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
             " quadrature.exact tells what w is worth",
         )
-    return Run(path[-1], tuple(path), np.asarray(values), np.asarray(bounds), np.asarray(evaluations), interrupted)
+    return run
 
 
 @door("w X q:weights nodes:nodes-of-q")
@@ -218,7 +187,3 @@ def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
     log_ratio = jnp.where(q.log_weight > -jnp.inf, log_p_t[None] - q.log_weight, 0)
     log_ratio = jnp.where(q.weight > 0, log_ratio, 0)
     return expected_log_p(w, summary(X, q)) + jnp.sum(q.weight * log_ratio) / len(X)
-
-
-def _mean(values: Array) -> float:
-    return float(gathered(values).mean(dtype=np.float64))

@@ -48,7 +48,7 @@ def prepared(name: str) -> Callable[..., Any]:
 def numbers(found: Any) -> list[np.ndarray]:
     """All that a run found: its trace, one entry for each step or decoder, and the arrays of what it ended with."""
     trace = found.log_p_x if isinstance(found, mcmc.Run) else found.trace
-    ended = (found.w, getattr(found, "encoder", None), getattr(found, "chains", None))
+    ended = (found.w, getattr(found, "encoder", None), getattr(found, "q", None))
     return [np.asarray(trace), *(np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(ended, eqx.is_array)))]
 
 

@@ -425,7 +425,7 @@ def test_mc_em_climbs_with_a_network_and_can_go_on(keep):
     options = {"steps": 5, "M": 10, "keep": keep, "max_steps": 5, "progress": False}
     run = mcmc.fit(w, X, key=KEY, **options)
     assert run.log_p_x[-1] > run.log_p_x[0] + 0.1
-    more = mcmc.fit(run.w, X, run.chains, key=jax.random.key(1), **options)
+    more = mcmc.fit(run.w, X, run.q, key=jax.random.key(1), **options)
     # It goes on from there; five iterations from the maximum, the noise of ten draws may take a hundredth of a nat.
     assert more.log_p_x[0] == run.log_p_x[-1] and more.log_p_x[-1] > run.log_p_x[-1] - 0.02
     assert np.diff(more.evaluations).min() > 0
@@ -443,7 +443,7 @@ def test_an_interrupted_run_returns_what_it_has(monkeypatch):
 
     monkeypatch.setattr("cmog_lib.mcmc.em.m_step_on_draws", stopping)
     run = mcmc.fit(linear(jnp.float32), X, steps=9, M=3, key=KEY, progress=False)
-    assert run.interrupted and len(run.path) == 3 and len(run.log_p_x) == 3 and run.chains is not None
+    assert run.interrupted and len(run.path) == 3 and len(run.log_p_x) == 3 and run.q is not None
 
 
 # What is refused, and what is said.

@@ -9,38 +9,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.decoders import Decoder, as_module, projected
+from cmog_lib.decoders import Decoder, projected
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.engine import mode
-from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.alternation import AUDIT, Kept, Run, alternate, mean_log_p_x
 from cmog_lib.engine.door import array, door, kind
-from cmog_lib.engine.optimise.checkpoint import Checkpoint
-from cmog_lib.engine.optimise.faults import given_back
-from cmog_lib.engine.optimise.interrupts import interruptible, look
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.mcmc.chains import Chains
 from cmog_lib.mcmc.samplers import hmc
-from cmog_lib.quadrature import Nodes, grid, log_p_x
-
-# Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
-AUDIT = {1: 2048, 2: 96}
-
-
-class Run(eqx.Module):
-    """What `fit` went through. w: the last decoder. path: the decoders w_0 … w_steps. log_p_x: 1/N log p(X|w) at each.
-
-    log_p_x is by quadrature, in nats per datum, and NaN where d > 2. chains: the last E-step's,
-    to go on from. evaluations: how many latents the E-steps decoded up to each of the decoders.
-    """
-
-    w: Any
-    path: tuple[Any, ...]
-    log_p_x: Float[np.ndarray, "ws"]
-    evaluations: Any
-    chains: Chains | None
-    interrupted: bool = False
+from cmog_lib.quadrature import Nodes, grid
 
 
 def _earlier(name: str, value: Any, given: dict[str, Any]) -> Chains | None:
@@ -110,69 +89,19 @@ def fit(
     `path` does; where it is there already, the same call goes on from it.
     Raises ValueError and warns as `mc_em_step` does, and ValueError for a checkpoint that is damaged or of another run.
     """
-    from tqdm.auto import tqdm
-
-    d, interrupted = w.latent_dim, False
+    options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
+    keys, d = jax.random.split(key, steps), w.latent_dim
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
-    def value(w: Any) -> float:
-        return (
-            float("nan") if nodes is None else float(gathered(log_p_x(as_module(w), X, nodes)).mean(dtype=np.float64))
-        )
+    def iteration(k: int, w: Any, chains: Chains | None) -> tuple[Any, Chains, tuple[float, ...], int]:
+        w_new, chains = mc_em_step(w, X, chains if keep else None, key=keys[k], **options)
+        return w_new, chains, (), chains.evaluations
 
-    options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
-    path, record, done = [w], [(value(w), 0)], 0
-    file = None if checkpoint is None else _Kept(checkpoint, w, X, key, chains, nodes, keep, steps, *options.values())
-    if file is not None and (found := file.load()):
-        done, (_, *path), record, chains = found
-        path = [w, *path]
-    reached: Any = (path, record, chains)
-    with tqdm(total=steps, initial=done, disable=not progress, unit="MC-EM step", leave=False) as bar:
-        try:
-            for key_step in jax.random.split(key, steps)[done:]:
-                (*_, w), (*_, (_, spent)), chains = reached
-                w, chains = mc_em_step(as_module(w), X, chains if keep else None, key=key_step, **options)
-                row = value(w), spent + chains.evaluations
-                # In one go, for a second Ctrl-C may come at any time.
-                reached = ([*reached[0], w], [*reached[1], row], chains)
-                if file is not None:
-                    file.save(*reached)
-                bar.update()
-                bar.set_postfix(log_p_x=f"{row[0]:.6g}")
-                look()
-        except KeyboardInterrupt:
-            interrupted = True
-    path, record, chains = reached
-    values, evaluations = (np.asarray(column) for column in zip(*record, strict=True))
-    return Run(path[-1], tuple(path), values, evaluations, chains, interrupted)
-
-
-class _Kept:
-    """The checkpoint of one `fit`: every decoder so far, the record, and the chains."""
-
-    def __init__(self, path: str | Path, w: Any, X: Array, key: Array, chains: Any, nodes: Any, *options: int) -> None:
-        keep, _, M, *_ = options
-        self.w, self.rest = eqx.partition(as_module(w), eqx.is_array)
-        self.ws: list[Any] = []
-        C = 1 if chains is None or not keep else len(chains.t)
-        self.shape, self.dtype = (C, M, len(X), w.latent_dim), X.dtype
-        self.file = Checkpoint(path, self.w, X, key, chains, nodes, options)
-
-    def _state(self, ws: list[Any], record: list[Any], chains: Chains) -> Any:
-        return ws, np.asarray(record), eqx.filter(chains, eqx.is_array), np.asarray(chains.evaluations)
-
-    def save(self, path: list[Any], record: list[Any], chains: Chains) -> None:
-        self.ws += [eqx.filter(as_module(w), eqx.is_array) for w in path[len(self.ws) :]]
-        self.file.save(len(path) - 1, self._state(self.ws, record, chains))
-
-    def load(self) -> tuple[int, list[Any], list[Any], Chains] | None:
-        C, _, N, d = self.shape
-        zeros = [jnp.zeros(shape, self.dtype) for shape in (self.shape, (C, N), (C, N), (N, d, d))]
-        blank = Chains(zeros[0], zeros[1], jnp.zeros((C, N), int), zeros[2], zeros[3], 0)
-        found = self.file.load(lambda step: self._state([self.w] * (step + 1), [(0.0, 0)] * (step + 1), blank))
-        if found is None:
-            return None
-        step, (self.ws, record, chains, evaluations) = found
-        chains = dataclasses.replace(chains, evaluations=int(evaluations))
-        path = [given_back(eqx.combine(self.rest, w)) for w in self.ws]
-        return step, path, [(value, int(n)) for value, n in record], chains
+    file = None
+    if checkpoint is not None:
+        C, N = (1 if chains is None or not keep else len(chains.t)), len(X)
+        zeros = [jnp.zeros(shape, X.dtype) for shape in ((C, M, N, d), (C, N), (N, d, d))]
+        blank = Chains(zeros[0], zeros[1], jnp.zeros((C, N), int), zeros[1], zeros[2], 0)
+        file = Kept(checkpoint, w, blank, X, key, chains, nodes, (keep, steps, *options.values()))
+    value = mean_log_p_x(X, nodes)
+    return alternate(iteration, w, chains, steps=steps, value=value, unit="MC-EM step", progress=progress, file=file)

@@ -7,44 +7,23 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from cmog_lib.bound import log_weights
 from cmog_lib.decoders import Decoder, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
-from cmog_lib.engine.devices import gathered
+from cmog_lib.engine.alternation import AUDIT, Run, alternate, mean, mean_log_p_x
 from cmog_lib.engine.door import described, door
 from cmog_lib.engine.optimise.faults import with_facts
-from cmog_lib.engine.optimise.interrupts import interruptible, look
+from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import NotFinite, ascend
 from cmog_lib.posteriors import FullGaussian, Gaussian
-from cmog_lib.quadrature import Nodes, grid, log_p_x
+from cmog_lib.quadrature import Nodes, grid
 from cmog_lib.variational.gaussian import fit_q
 
-# Cells a dimension of the grid that audits: fine enough for posteriors a tenth as wide as the prior.
-AUDIT = {1: 2048, 2: 96}
 COMMON = 64  # draws for each datum by which a bound is measured; the same noise at every measurement
-
-
-class Run(eqx.Module):
-    """What `fit` went through. Half-step 2k is the E-step and 2k + 1 the M-step of iteration k, k = 0 … steps − 1.
-
-    w: the last decoder. path: the decoders w_0 … w_steps. log_p_x: 1/N log p(X|w) at each by quadrature, in nats per
-    datum, and NaN where d > 2. bound: 1/N L(w, q) after every half-step, by draws with the same noise at all of them.
-    evaluations: how many latents had been decoded when each decoder was there; keeping this record is not counted.
-    q: of all data, to go on from.
-    """
-
-    w: Any
-    path: tuple[Any, ...]
-    log_p_x: Float[np.ndarray, "ws"]
-    bound: Float[np.ndarray, "half_steps"]
-    evaluations: Int[np.ndarray, "ws"]
-    q: Gaussian | FullGaussian | None
-    interrupted: bool = False
 
 
 @door("w X:X-of-a-regression q:gaussian-or-none e_steps m_steps M learning_rate:positive key")
@@ -97,35 +76,21 @@ def fit(
     the bound (default: a grid on [-6, 6] where d ≤ 2, else nothing). progress: show the bar. After Ctrl-C it returns
     what there is. Raises as `em_step` does.
     """
-    from tqdm.auto import tqdm
-
-    d, interrupted = w.latent_dim, False
-    nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
-    key_common, key = jax.random.split(key)
-
-    def value(w: Any) -> float:
-        return float("nan") if nodes is None else _mean(log_p_x(as_module(w), X, nodes))
+    d, (key_common, key) = w.latent_dim, jax.random.split(key)
+    nodes, keys = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit, jax.random.split(key, steps)
 
     def lower(w: Any, q: Any) -> float:
-        return _mean(log_weights(as_module(w), q, X, COMMON, key=key_common))
+        return mean(log_weights(as_module(w), q, X, COMMON, key=key_common))
 
-    path, values, evaluations, bounds = [w], [value(w)], [0], np.zeros(0)
-    with tqdm(total=steps, disable=not progress, unit="VEM step", leave=False) as bar:
-        try:
-            for key_step in jax.random.split(key, steps):
-                key_e, key_m = jax.random.split(key_step)
-                q_new, decoded = _e_step(as_module(path[-1]), X, q, full, e_steps, key_e)
-                raised = lower(path[-1], q_new)
-                w_new, more = _m_step(as_module(path[-1]), X, q_new, m_steps, M, learning_rate, key_m)
-                lifted, now = lower(w_new, q_new), value(w_new)
-                spent, both = [*evaluations, evaluations[-1] + decoded + more], np.append(bounds, [raised, lifted])
-                q, path, values, bounds, evaluations = q_new, [*path, w_new], [*values, now], both, spent
-                bar.update()
-                bar.set_postfix(bound=f"{lifted:.6g}", log_p_x=f"{now:.6g}")
-                look()
-        except KeyboardInterrupt:
-            interrupted = True
-    return Run(path[-1], tuple(path), np.asarray(values), bounds, np.asarray(evaluations), q, interrupted)
+    def iteration(k: int, w: Any, q: Any) -> tuple[Any, Any, tuple[float, ...], int]:
+        key_e, key_m = jax.random.split(keys[k])
+        q, decoded = _e_step(w, X, q, full, e_steps, key_e)
+        raised = lower(w, q)
+        w_new, more = _m_step(w, X, q, m_steps, M, learning_rate, key_m)
+        return w_new, q, (raised, lower(w_new, q)), decoded + more
+
+    value = mean_log_p_x(X, nodes)
+    return alternate(iteration, w, q, steps=steps, value=value, unit="VEM step", progress=progress)
 
 
 def _e_step(w: Any, X: Array, q: Any, full: bool, e_steps: int, key: Array) -> tuple[Any, int]:
@@ -166,7 +131,3 @@ def expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""]
     """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that w is in, by draws."""
     log_p = jax.vmap(jax.vmap(log_p_x_given_t, (None, 0, 0)), (None, None, 0))
     return jnp.mean(log_p(w, data.X, data.q.sample(data.M, key=key)))
-
-
-def _mean(values: Array) -> float:
-    return float(gathered(values).mean(dtype=np.float64))
