@@ -1,4 +1,4 @@
-"""w itself: the decoder t ↦ μ(t, w), σ(t, w). Anything with this shape is a model for the whole library."""
+"""w itself: the decoder t ↦ μ(t, w), σ(t, w). Any object with this interface is a model for the whole library."""
 
 from cmog_lib.decoders.contract import Decoder, Plain, as_module
 from cmog_lib.decoders.linear import Linear

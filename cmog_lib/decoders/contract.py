@@ -1,4 +1,4 @@
-"""What a decoder is, and how one of any class enters a compiled function."""
+"""What a decoder is, and how a decoder of any class enters a compiled function."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from cmog_lib.engine.objects import Program, taken_apart
 
 @runtime_checkable
 class Decoder(Protocol):
-    """p(x|t,w) = N(μ(t,w), diag σ²(t,w)): what every function of the library asks of a model.
+    """p(x|t,w) = N(μ(t,w), diag σ²(t,w)): the interface that every function of the library expects of a model.
 
-    `sigma` is a standard deviation. Slides 7–9.
+    A call `mu, sigma = w(t)` maps t [d] to μ [D] and σ [D]; `sigma` is a standard deviation.
+
+    Attributes:
+        latent_dim: d.
+        data_dim: D.
+
+    Source: Slides 7–9.
     """
 
     @property
@@ -30,7 +36,12 @@ class Decoder(Protocol):
 
 
 class Constants(eqx.Module):
-    """Arrays that no training moves. unmovable: those among them that it should, by name."""
+    """Arrays that training does not change.
+
+    Attributes:
+        arrays: the arrays.
+        unmovable: names of those that training should change, but cannot.
+    """
 
     arrays: tuple[Array, ...]
     unmovable: tuple[str, ...] = eqx.field(static=True)
@@ -39,8 +50,12 @@ class Constants(eqx.Module):
 class Plain(eqx.Module):
     """μ, σ = w(t), or q = encoder(x), for an object of any class: every array that it reads is an argument.
 
-    parts: its parameters, the floating-point arrays in its attributes. constants: all other arrays that a call reads,
-    global ones among them. program: what a call does with both.
+    Attributes:
+        parts: its parameters, the floating-point arrays in its attributes.
+        constants: all other arrays that a call reads, global ones among them.
+        program: what a call does with both.
+        latent_dim: d.
+        data_dim: D.
     """
 
     parts: tuple[Array, ...]
@@ -51,7 +66,7 @@ class Plain(eqx.Module):
 
     @full_precision
     def __call__(self, t: Float[Array, "n"]) -> Any:
-        # Traced once more, since the precision may be another here, and evaluated at the constants of this object.
+        # Traced once more, since the precision may differ here, and evaluated at the constants of this object.
         call, output = self.program.trace(self.parts, t)
         pairs = zip(self.constants.arrays, call.consts, strict=True)
         constants = [new if new.dtype == old.dtype else new.astype(old.dtype) for new, old in pairs]
@@ -60,7 +75,7 @@ class Plain(eqx.Module):
 
     @property
     def output_shapes(self) -> Any:
-        """What a call returns, as shapes: known from the trace, so that no check has to trace again."""
+        """What a call returns, as shapes. They are known from the trace, so that no check has to trace again."""
         return self.program.output_shapes
 
     def stands_for(self) -> Any:
@@ -72,10 +87,19 @@ class Plain(eqx.Module):
 def as_module(w: Decoder) -> Any:
     """The same decoder t ↦ μ(t), σ(t), in a form that a jitted function takes as an argument.
 
-    w: decoder. The library's own come back as they are. An object of any other class is traced, which costs as much as
-    a call: all that it reads, in attributes, globals and closures, is an argument of a compiled function or compared.
-    Its parameters are the floating-point arrays in its attributes and in those of its parts. An array with which NumPy
-    or Python computes is a constant. All are in the session's precision. Raises ValueError for what is no decoder.
+    A decoder of the library is returned as it is. An object of any other class is traced, which costs as much as a
+    call: everything that it reads, in attributes, globals and closures, is an argument of a compiled function or is
+    compared. Its parameters are the floating-point arrays in its attributes and in those of its parts. An array with
+    which NumPy or Python computes is a constant.
+
+    Args:
+        w: decoder.
+
+    Returns:
+        The decoder as a module, its arrays in the session's precision.
+
+    Raises:
+        ValueError: if w is not a decoder.
     """
     try:
         module = traced(w, "latent_dim")
@@ -86,7 +110,15 @@ def as_module(w: Decoder) -> Any:
 
 
 def traced(f: Any, argument: str) -> Any:
-    """A decoder or an encoder as a module. argument: which of its dimensions is that of its argument."""
+    """A decoder or an encoder as a module.
+
+    Args:
+        f: decoder or encoder.
+        argument: name of the dimension of its argument, "latent_dim" or "data_dim".
+
+    Returns:
+        f in the session's precision if it is made of the library's classes, otherwise a `Plain`.
+    """
     if is_known(f):
         return door.in_session(f)
     dims = {name: door.count(name, getattr(f, name)) for name in ("latent_dim", "data_dim")}

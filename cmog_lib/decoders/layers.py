@@ -1,4 +1,4 @@
-"""The two kinds of network behind the decoders: fully connected, and convolutions on a picture that grows."""
+"""The two kinds of network behind the decoders: fully connected, and convolutions on an image that grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 
 def linear_layer(n_in: int, n_out: int, key: Key[Array, ""]) -> eqx.nn.Linear:
-    """`eqx.nn.Linear(n_in, n_out, key=key)`, its numbers drawn by `uniform`."""
+    """`eqx.nn.Linear(n_in, n_out, key=key)`, with weights and biases drawn by `uniform`."""
     blank = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, key=key)
     drawn = [
         jnp.asarray(uniform(k, part.shape, 1 / math.sqrt(n_in)))
@@ -24,9 +24,10 @@ def linear_layer(n_in: int, n_out: int, key: Key[Array, ""]) -> eqx.nn.Linear:
 
 
 def uniform(key: Key[Array, ""], shape: tuple[int, ...], limit: float = 1.0) -> Any:
-    """`jax.random.uniform(key, shape, minval=-limit, maxval=limit)`, on the host, without compiling for every shape.
+    """`jax.random.uniform(key, shape, minval=-limit, maxval=limit)`, without a compilation for every shape.
 
-    JAX computes the n-th number from the key and n alone, so these numbers are the first of a longer row.
+    The n-th number depends only on the key and n, so the numbers of any shape are the first of a longer row. The result
+    is a NumPy array, except inside `jit`.
     """
     if isinstance(key, jax.core.Tracer):
         return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
@@ -41,9 +42,18 @@ def _row(key: Key[Array, ""], length: int, limit: Float[Array, ""]) -> Float[Arr
 
 
 class Dense(eqx.Module):
-    """NN(t) = A_L g(… g(A_1 t + a_1) …) + a_L, with g = gelu, which is smooth: so are the densities built on it.
+    """NN(t) = A_L g(… g(A_1 t + a_1) …) + a_L, with g = gelu.
 
-    sizes: of t, of each hidden layer, of the output. Source: Hendrycks and Gimpel 2016 (gelu).
+    gelu is smooth, and so are the densities built on it.
+
+    Args:
+        sizes: the sizes of t, of each hidden layer and of the output.
+        key: random key.
+
+    Attributes:
+        layers: A_l and a_l of each layer.
+
+    Source: Hendrycks and Gimpel 2016 (gelu).
     """
 
     layers: tuple[eqx.nn.Linear, ...]
@@ -61,11 +71,23 @@ class Dense(eqx.Module):
 
 
 class Convolutional(eqx.Module):
-    """NN(t): t to a small picture of many channels, then twice the size and a 3×3 convolution, again and again.
+    """NN(t): maps t to a small image of many channels, then repeatedly doubles its size and applies a 3×3 convolution.
 
-    image_shape: height and width of the picture that comes out as a row [height · width]; any, since what twice the
-    size has too much is cut off. width: of the hidden layer before the first picture. channels: of each picture but
-    the last, which has one; so there are as many convolutions as numbers here.
+    The output is the image as a row [height · width]. Any height and width are possible, since extra
+    pixels are cut off after doubling.
+
+    Args:
+        latent_dim: d.
+        image_shape: height and width of the image.
+        width: number of units in the hidden layer before the first image.
+        channels: channels of each image but the last, which has one channel; there is one convolution for each entry.
+        key: random key.
+
+    Attributes:
+        dense: the network from t to the first image.
+        kernels: [3, 3, c_in, c_out] for each convolution.
+        biases: [c_out] for each convolution.
+        shapes: height and width of each image, from the first to the last.
     """
 
     dense: Dense
@@ -89,7 +111,7 @@ class Convolutional(eqx.Module):
         first, breadth = self.shapes[0]
         self.dense = Dense((latent_dim, width, first * breadth * channels[0]), key=key)
         ends = (*channels[1:], 1)
-        # The same spread as the dense layers have: 1/√(numbers that enter), so that no layer starts out louder.
+        # The same scale as in the dense layers, 1/√(number of inputs), so that no layer starts with larger outputs.
         self.kernels = tuple(
             jnp.asarray(uniform(key, (3, 3, c_in, c_out))) / np.sqrt(9 * c_in)
             for key, c_in, c_out in zip(keys, channels, ends, strict=True)
@@ -108,9 +130,17 @@ def grow_and_convolve(
 ) -> Float[Array, "H W c_out"]:
     """out_yx = Σ_ij K_ijᵀ a_{⌊(y+i−1)/2⌋, ⌊(x+j−1)/2⌋}, i, j = 0, 1, 2: every pixel four times, then a 3×3 convolution.
 
-    a: a picture. kernel: K. shape: H and W, at most 2h and 2w. Beyond the edge there are zeros.
+    Beyond the edge the values are zero.
+
+    Args:
+        a: [h, w, c_in], an image.
+        kernel: [3, 3, c_in, c_out], K.
+        shape: H and W of the output, at most 2h and 2w.
+
+    Returns:
+        [H, W, c_out].
     """
-    # The channels are mixed before the picture grows, and growing is a matrix: on a processor this is four times as
+    # The channels are mixed before the image grows, and growing is a matrix product. On a CPU this is four times as
     # fast as shifted copies and twenty times as fast as XLA's convolution, backward pass included.
     rows, columns = (_grow(n, N) for n, N in zip(a.shape[:2], shape, strict=True))
     mixed = jnp.einsum("hwc,ijce->hwije", a, kernel)
@@ -119,7 +149,7 @@ def grow_and_convolve(
 
 
 def _grow(n: int, N: int) -> np.ndarray:
-    """[3, N, n]: for each of a kernel's three places, which of n short pixels lies under which of N long ones."""
+    """[3, N, n]: for each of a kernel's three positions, which of n input pixels is under which of N output pixels."""
     long, place = np.arange(N)[None, :, None], np.arange(3)[:, None, None]
     there = long + place - 1
     return (there // 2 == np.arange(n)[None, None]) & (there >= 0) & (there < N)

@@ -1,4 +1,4 @@
-"""The straight decoder of lecture 2."""
+"""The linear decoder of lecture 2."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from cmog_lib.engine.door import full_precision
 class Linear(eqx.Module):
     """μ(t) = Wt + b, Σ(t) = Σ₀ = diag σ²: PPCA when σ is one number, factor analysis when it has D entries.
 
-    W: [D, d] loadings. b: [D] mean. log_sigma: [] or [D], the logarithm of the standard deviation σ.
-    Raises ValueError when the shapes do not fit together. Slide 4.
+    Attributes:
+        W: [D, d], loadings.
+        b: [D], mean.
+        log_sigma: [] or [D], the logarithm of the standard deviation σ.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+
+    Source: Slide 4.
     """
 
     W: Float[Array, "D d"]
@@ -49,12 +56,21 @@ class Linear(eqx.Module):
 
 
 def is_linear(w: Any) -> TypeGuard[Linear]:
-    """Whether w is exactly a `Linear`, for which closed forms hold: a class derived from it may decode otherwise."""
+    """Whether w is exactly a `Linear`, for which closed forms hold: a derived class may decode differently."""
     return type(w) is Linear
 
 
 def only_linear(w: Any, which: str, advice: str = "") -> Linear:
-    """w, if it is a `Linear`, in the session's precision. Raises ValueError otherwise, with `which` and `advice`."""
+    """Returns w in the session's precision if it is a `Linear`.
+
+    Args:
+        w: decoder.
+        which: what a Linear decoder is needed for, for the error message.
+        advice: what to do instead, for the error message.
+
+    Raises:
+        ValueError: if w is not a `Linear`.
+    """
     if is_linear(w):
         return door.in_session(w)
     came = type(w).__name__ + (", a class derived from it" if isinstance(w, Linear) else "")

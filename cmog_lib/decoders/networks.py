@@ -13,13 +13,13 @@ from cmog_lib.decoders.layers import Convolutional, Dense
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
 
-# Just below the deviation 1/(17 √12) = 0.017 of a dequantised digit's pixel inside its grey level: data that deserve
-# the name "continuous" have no use for less, and rounded ones would drive σ to 0 and the likelihood to infinity.
+# Just below 1/(17 √12) = 0.017, the standard deviation of a dequantised digit's pixel within its grey level. Continuous
+# data need no smaller σ; rounded data would drive σ to 0 and the likelihood to infinity.
 SIGMA_MIN = 0.01
 
 
 class Nothing(eqx.Module):
-    """NN₂(t) = 0: with it σ is the same at every t."""
+    """NN₂(t) = 0, so that σ is the same at every t."""
 
     def __call__(self, t: Float[Array, "d"]) -> Float[Array, ""]:
         return jnp.zeros((), t.dtype)
@@ -28,11 +28,27 @@ class Nothing(eqx.Module):
 class MLP(eqx.Module):
     """μ(t) = b + NN₁(t), σ(t) = σ_min + softplus(c + NN₂(t)): two fully connected networks; σ a standard deviation.
 
-    latent_dim: d. data_dim: D. width: of each hidden layer. depth: how many hidden layers. sigma_min: the floor under
-    σ, in units of the data. constant_sigma: NN₂ = 0 and c one learned number, so that σ is one for all pixels and t.
-    b and c begin at 0; `start_at(w, X)` puts them where the data are.
-    Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 5–9.
+    b and c start at 0; `start_at(w, X)` sets them to fit the data.
+
+    Args:
+        latent_dim: d.
+        data_dim: D.
+        width: number of units in each hidden layer.
+        depth: number of hidden layers.
+        sigma_min: lower bound of σ, in units of the data.
+        constant_sigma: whether NN₂ = 0 and c is one learned number, so that σ is the same for all pixels and all t.
+        key: random key.
+
+    Attributes:
+        nn1: NN₁.
+        nn2: NN₂.
+        b: [D], offset of μ.
+        c: [D], offset of σ before softplus; [] with constant_sigma.
+
+    Raises:
+        ValueError: if a size is not a positive integer, if sigma_min is not positive, or if key is not a typed key.
+
+    Source: Slides 5–9.
     """
 
     nn1: Dense
@@ -66,7 +82,7 @@ class MLP(eqx.Module):
     @full_precision
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         mu = self.b + self.nn1(t)
-        # An array, so that another floor compiles nothing anew; its gradient stopped, so that no training moves it.
+        # sigma_min is an array, so another one needs no compilation. It has no gradient, so training leaves it alone.
         sigma = jax.lax.stop_gradient(self.sigma_min) + jax.nn.softplus(self.c + self.nn2(t))
         return mu, jnp.broadcast_to(sigma, mu.shape)
 
@@ -74,11 +90,27 @@ class MLP(eqx.Module):
 class CNN(eqx.Module):
     """μ(t) = b + CNN₁(t), σ(t) = σ_min + softplus(c + CNN₂(t)): two convolutional networks; σ a standard deviation.
 
-    latent_dim: d. image_shape: height and width; a datum is the picture row by row, D = height · width. width: of the
-    hidden layer between t and the first, smallest picture. channels: of each picture but the last; one convolution
-    for each. sigma_min, constant_sigma, b, c: as in `MLP`.
-    Raises ValueError for sizes that are not positive integers, a sigma_min that is not positive, an untyped key.
-    Slides 5–9.
+    A datum is the image row by row, D = height · width. b and c start at 0; `start_at(w, X)` sets them to fit the data.
+
+    Args:
+        latent_dim: d.
+        image_shape: height and width.
+        width: number of units in the hidden layer between t and the first, smallest image.
+        channels: channels of each image but the last; there is one convolution for each entry.
+        sigma_min: lower bound of σ, in units of the data.
+        constant_sigma: whether CNN₂ = 0 and c is one learned number, so that σ is the same for all pixels and all t.
+        key: random key.
+
+    Attributes:
+        nn1: CNN₁.
+        nn2: CNN₂.
+        b: [D], offset of μ.
+        c: [D], offset of σ before softplus; [] with constant_sigma.
+
+    Raises:
+        ValueError: if a size is not a positive integer, if sigma_min is not positive, or if key is not a typed key.
+
+    Source: Slides 5–9.
     """
 
     nn1: Convolutional
@@ -123,6 +155,6 @@ class CNN(eqx.Module):
 
 
 def _offsets(data_dim: int, constant_sigma: bool, sigma_min: Any) -> tuple[Array, Array, Array]:
-    # Without a type, JAX calls a Python number's type weak, and compiles anew for the w that training returns.
+    # With a type: that of a Python number is weak, and JAX would compile again for the w that training returns.
     floor = jnp.asarray(door.positive("sigma_min", sigma_min), float)
     return jnp.zeros(data_dim), jnp.zeros(() if constant_sigma else data_dim), floor

@@ -25,12 +25,20 @@ def _known(name: str, w: Any, given: dict[str, Any]) -> Any:
 
 @door("w X", w=_known)
 def start_at(w: W, X: Float[Array, "N D"]) -> W:
-    """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ begins at the data's mean, σ at their overall deviation.
+    """b = 1/N Σ_i x_i, σ² = 1/(ND) Σ_i |x_i − b|²: μ starts at the data's mean, σ at their overall standard deviation.
 
-    w: Linear, MLP, CNN, or of a class derived from these; only b and the offset c of σ (log_sigma of a Linear one) are
-    replaced. X: [N, D], data.
-    A network whose first σ is far from the data's spends its first hundreds of steps on nothing else.
-    Raises ValueError for another decoder, for data of the wrong width, and where the data spread no more than σ_min.
+    If the first σ of a network is far from the data's, training spends its first hundreds of steps on correcting it.
+
+    Args:
+        w: Linear, MLP or CNN decoder, or one of a class derived from these.
+        X: [N, D], data.
+
+    Returns:
+        w with a new b and a new offset c of σ (log_sigma of a Linear decoder); nothing else is replaced.
+
+    Raises:
+        ValueError: if w is another decoder, if the data have the wrong width, or if their standard deviation is not
+            above σ_min.
     """
     b, s = jax.device_get(_mean_and_deviation(X))
     floor = 0.0 if isinstance(w, Linear) else np.asarray(w.sigma_min)

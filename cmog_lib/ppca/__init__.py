@@ -1,6 +1,6 @@
-"""PPCA, μ(t) = Wt + b and Σ(t) = Σ₀: p(x|w), p(t|x,w), the EM step and, for one σ, the best w are closed form.
+"""PPCA, μ(t) = Wt + b and Σ(t) = Σ₀: p(x|w), p(t|x,w), the EM step and, for one σ, the best w have a closed form.
 
-Factor analysis, with one σ for each coordinate, and data with missing cells are fitted by iteration.
+Factor analysis, with one σ for each coordinate, and models of data with missing cells are fitted by iteration.
 """
 
 from cmog_lib.ppca.closed_form import log_p_x, log_p_x_observed, marginal, posterior, posterior_observed

@@ -1,4 +1,4 @@
-"""b and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ, of data that are many, wide, dealt out to devices, or on disk."""
+"""b and S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ, for data that are many, wide, spread over devices, or on disk."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 
 from cmog_lib.engine import door
 
-LARGE, BLOCK = 2**24, 4096  # numbers from which on a covariance is summed in blocks, of so many data each
+LARGE, BLOCK = 2**24, 4096  # sizes of X from which a covariance is summed in blocks; number of data in a block
 
 
 def fix_signs(U: Float[Array, "D K"]) -> Float[Array, "D K"]:
-    """The columns of U, each with its largest entry positive, since an eigenvector has no sign of its own."""
+    """The columns of U, each with its largest entry positive, since the sign of an eigenvector is arbitrary."""
     size = jnp.abs(U)
-    # The first of those that are largest up to rounding, so that a tie is broken in the same way everywhere.
+    # The first entry that is largest up to rounding, so that a tie is broken in the same way everywhere.
     largest = jax.lax.argmax(size > 0.999 * size.max(axis=0)[None], 0, jnp.int32)
     return U * jnp.sign(jnp.take_along_axis(U, largest[None], axis=0))
 
@@ -28,22 +28,22 @@ def moments(X: Float[Array | np.ndarray, "N D"]) -> tuple[Float[Array, "D"], Flo
     if not in_blocks(X):
         b, S = _moments(X)
         if dealt_out(X):
-            # Each device has summed its share. What comes of it is small, and need not be decomposed by each of them.
+            # Each device has summed its share. The sums are small, so one device decomposes them.
             b, S = (jnp.asarray(np.asarray(part)) for part in (b, S))
         return b, S
-    # BLAS makes use of a product's symmetry, XLA does not; and in blocks the data need no copy in float64.
+    # BLAS uses the symmetry of a product, XLA does not. In blocks, the data need no copy in float64.
     x = np.asarray(X)
     b, S, rest = x.mean(axis=0, dtype="float64"), np.zeros((x.shape[1], x.shape[1])), np.zeros(x.shape[1])
     for k in range(0, len(x), BLOCK):
         residual = x[k : k + BLOCK] - b[None]
         S += residual.T @ residual
         rest += residual.sum(axis=0)
-    rest /= len(x)  # what rounding left in the mean
+    rest /= len(x)  # the rounding error of the mean
     return jnp.asarray(b + rest), jnp.asarray(S / len(x) - rest[:, None] * rest[None, :])
 
 
 def in_blocks(X: Any) -> bool:
-    """Whether NumPy sums X block by block: a file, or many numbers in the host's memory. On accelerators JAX does."""
+    """Whether NumPy sums X block by block: if X is a file, or large and in the host's memory. Otherwise JAX sums it."""
     return isinstance(X, np.ndarray) or (door.on_host(X) and X.size >= LARGE)
 
 
@@ -66,7 +66,7 @@ def _devices(X: Any) -> int:
 
 
 def root(X: Float[Array | np.ndarray, "N D"], b: Float[Array, "D"]) -> Float[Array, "D D"]:
-    """R with RᵀR = S, in float64, from x − b = QR and so without squares: of each block, or device, then of all R."""
+    """R with RᵀR = S, in float64, from x − b = QR and so without squares: for each block or device, then for all R."""
     N, D = X.shape
     if not in_blocks(X):
         devices = _devices(X)

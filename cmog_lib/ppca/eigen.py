@@ -1,4 +1,4 @@
-"""S = U Λ Uᵀ with every eigenvalue that the data carry, also where S, which squares them, has lost the small ones."""
+"""S = U Λ Uᵀ with every eigenvalue that the data determine, even if S, a sum of squares, has lost the small ones."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from jaxtyping import Array, Bool, Float, Int
 from cmog_lib.ppca import covariance
 
 EPS = float(np.finfo("float64").eps)
-# eigh of S errs by a few roundings of the largest eigenvalue: above this share of it, seven digits are right.
+# The error of eigh of S is a few roundings of the largest eigenvalue: above this share of it, seven digits are right.
 SOUND = 1e-8
 
 Parts = tuple[Float[Array, "D"], Float[Array, "D"], Float[Array, "D K"], Int[Array, ""], Float[Array, ""]]
 
 
 def decomposed(X: Float[Array | np.ndarray, "N D"]) -> Parts:
-    """b, Λ, U and the rank of S = U Λ Uᵀ, in the precision of X: from S, or from x − b = QR where S is not sound.
+    """b, Λ, U and the rank of S = U Λ Uᵀ, in the precision of X: from S, or from x − b = QR if S is not accurate.
 
-    X: [N, D], data. Λ: [D], the largest first, 0 past the rank. U: [D, min(N, D)]. The last part is the ratio of the
-    largest standard deviation of a column to the smallest that is not rounding. Computed in float64.
+    The computation is in float64.
+
+    Args:
+        X: [N, D], data.
+
+    Returns:
+        b [D]; Λ [D], the largest first and 0 past the rank; U [D, min(N, D)]; the rank; and the ratio of the largest
+        standard deviation of a column to the smallest one that exceeds rounding errors.
     """
     N, D = X.shape
     one_program = N < D or isinstance(X, jax.core.Tracer) or (X.size < covariance.LARGE and not covariance.dealt_out(X))
-    # A file is read block by block, however short it is: no part of that is compiled for the number of its rows.
+    # A file is read block by block, even a short one, so that nothing is compiled for its number of rows.
     if one_program and (N < D or not isinstance(X, np.memmap)):
         return _at_once(jnp.asarray(X))
-    # The session's precision, which a mapped array, left as it is on disk, does not have by itself.
+    # The session's precision, since a memory-mapped array has the precision of its file.
     dtype = jax.dtypes.canonicalize_dtype(X.dtype)
     with jax.enable_x64(True):
         b, S = covariance.moments(X)
@@ -43,10 +49,19 @@ def decomposed(X: Float[Array | np.ndarray, "N D"]) -> Parts:
 
 
 def rounding(b: Array, variance: Array, N: int, dtype: Any) -> Float[Array, "D"]:
-    """The variance that rounding alone may show in a direction, for each column: (ε (1 + √(D/N)))² (D s² + 4 b²).
+    """The variance that rounding alone can cause in a direction, for each column: (ε (1 + √(D/N)))² (D s² + 4 b²).
 
-    ε: of the data's precision. A value is rounded once where it lies, at b, and what it was computed from too: a sum of
-    D terms of size s. Of N × D independent errors the largest eigenvalue is (1 + √(D/N))² times their variance.
+    A value near b is rounded once, and so is the sum of D terms of size s from which it was computed. The largest
+    eigenvalue of N × D independent errors is (1 + √(D/N))² times their variance.
+
+    Args:
+        b: [D], the mean of each column.
+        variance: [D], the variance s² of each column.
+        N: number of data.
+        dtype: the data's precision, which sets ε.
+
+    Returns:
+        [D].
     """
     D = len(b)
     return (float(jnp.finfo(dtype).eps) * (1 + (D / N) ** 0.5)) ** 2 * (D * variance + 4 * b**2)
@@ -54,7 +69,7 @@ def rounding(b: Array, variance: Array, N: int, dtype: Any) -> Float[Array, "D"]
 
 @jax.custom_jvp
 def _at_once(X: Array) -> Parts:
-    """The same in one program, which `vmap` maps over many sets of data."""
+    """`decomposed` as one program, which `vmap` maps over many data sets."""
     with jax.enable_x64(True):
         return (_by_rows if len(X) < X.shape[1] else _by_columns)(X, X.dtype)
 
@@ -65,11 +80,11 @@ def _by_columns(X: Array, dtype: Any) -> Parts:
     noise = rounding(b, jnp.diagonal(S), len(X), dtype)
 
     def again(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # Without the barrier XLA sees that every turn does the same, and does it before the first.
+        # Without the barrier, XLA sees that this is the same in every iteration, and computes it before the loop.
         data, _ = jax.lax.optimization_barrier((X, found))
         return *_of_root(covariance.root(data, b)), jnp.asarray(True)
 
-    # A loop of one turn at most. Mapped over many sets of data, it does not turn unless one of them needs it.
+    # A loop of at most one iteration. Mapped over many data sets, it runs only if one of them needs it.
     eigenvalues, U, _ = jax.lax.while_loop(lambda found: ~found[2], again, _of_covariance(S, noise))
     return _ranked(b, eigenvalues, U, jnp.diagonal(S), noise, dtype)
 
@@ -106,7 +121,7 @@ def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Parts, t
 
 @jax.jit
 def _of_covariance(S: Array, noise: Array) -> tuple[Array, Array, Bool[Array, ""]]:
-    """Λ and U of S, and whether the smallest eigenvalue is right, but for those of columns that do not vary."""
+    """Λ and U of S, and whether the smallest eigenvalue is accurate, apart from those of constant columns."""
     eigenvalues, U = jnp.linalg.eigh(S)
     eigenvalues, varies = eigenvalues[::-1], jnp.arange(len(S)) < jnp.sum(jnp.diagonal(S) > noise)
     eigenvalues = jnp.where(varies, eigenvalues, 0.0)
@@ -115,9 +130,9 @@ def _of_covariance(S: Array, noise: Array) -> tuple[Array, Array, Bool[Array, ""
 
 @jax.jit
 def _root_of_covariance(S: Array, noise: Array) -> tuple[Array, Bool[Array, ""]]:
-    """R with RᵀR = S by the correlations, which columns of very different scale do not spoil; and whether it is right.
+    """R with RᵀR = S from the correlations, which are accurate for columns of any scale; and whether R is accurate.
 
-    It is right where each eigenvalue of the correlations is large, or so small that the data do not tell it from 0.
+    R is accurate if each eigenvalue of the correlations is large, or too small to distinguish it from 0 given the data.
     """
     variance = jnp.diagonal(S)
     s = jnp.sqrt(jnp.where(variance > noise, variance, 0.0))
@@ -130,14 +145,14 @@ def _root_of_covariance(S: Array, noise: Array) -> tuple[Array, Bool[Array, ""]]
 
 @jax.jit
 def _of_root(R: Array) -> tuple[Array, Array]:
-    """Λ and U of S = RᵀR: the squares of R's singular values, right to 1e-32 of the largest where eigh has 1e-16."""
+    """Λ and U of S = RᵀR: the squares of R's singular values, accurate to 1e-32 of the largest (eigh: to 1e-16)."""
     _, lengths, Vt = jnp.linalg.svd(R, full_matrices=False)
     return lengths**2, Vt.T
 
 
 @partial(jax.jit, static_argnames="dtype")
 def _ranked(b: Array, eigenvalues: Array, U: Array, variance: Array, noise: Array, dtype: Any) -> Parts:
-    """The parts, with 0 for eigenvalues that come from rounding, of the data or of the decomposition."""
+    """The parts, with 0 for eigenvalues that are rounding errors of the data or of the decomposition."""
     D, K = U.shape
     real = eigenvalues > noise @ U**2 + (16 * EPS) ** 2 * eigenvalues[0]
     rank = jnp.max(jnp.where(real, jnp.arange(1, K + 1), 0)).astype("int32")

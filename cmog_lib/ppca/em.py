@@ -1,4 +1,4 @@
-"""EM for the linear decoder, where both steps are closed form."""
+"""EM for the linear decoder, for which both steps have a closed form."""
 
 from __future__ import annotations
 
@@ -18,20 +18,30 @@ from cmog_lib.ppca.closed_form import frame, posterior_factor
 def em_step(w: Linear, X: Float[Array, "N D"]) -> Linear:
     """w_new = argmax_w' Σ_i E_{p(t_i|x_i,w)} log p(x_i, t_i|w'): one exact E-step and one exact M-step.
 
-    w: linear decoder; its σ stays one number (PPCA) or one for each coordinate (factor analysis). X: [N, D], data.
-    Returns the new decoder; W, b and σ move together, and log p(X|w) never falls. Each σ is at least √ε times the
-    standard deviation of its data, with ε = 1e-7 in single and 2e-16 in double precision; below that floor rounding
-    decides log p(X|w). A σ on the floor means that w reproduces its coordinate and the likelihood has no maximum.
-    Raises ValueError when X is no finite matrix of the decoder's width; for constant columns, if each has its own σ;
-    and if all columns are constant. Slides 10–12.
+    W, b and σ change together, and log p(X|w) never decreases. Each σ is at least √ε times the standard deviation of
+    its data, with ε = 1e-7 in single and 2e-16 in double precision; below that floor, rounding errors dominate log
+    p(X|w). A σ on the floor means that w reproduces its coordinate and the likelihood has no maximum.
+
+    Args:
+        w: linear decoder; its σ stays one number (PPCA) or one for each coordinate (factor analysis).
+        X: [N, D], data.
+
+    Returns:
+        The new decoder.
+
+    Raises:
+        ValueError: if w is not a `decoders.Linear`, if X is not a finite matrix of the decoder's width, if a column is
+            constant and each column has its own σ, or if all columns are constant.
+
+    Source: Slides 10–12.
     """
-    # E-step: p(t_i|x_i,w) = N(t_i; m_i, FFᵀ), with the same FFᵀ for every datum; t is turned to where that is accurate.
+    # E-step: p(t_i|x_i,w) = N(t_i; m_i, FFᵀ), with the same FFᵀ for every datum; t is rotated to be accurate.
     scaled = w.W / w.sigma[:, None]
     Q = frame(scaled)
     scaled = scaled @ Q
     F = posterior_factor(scaled)
     m = ((X - w.b[None]) / w.sigma[None]) @ scaled @ F @ F.T
-    # M-step: a linear regression of x on t. Both are centred, which leaves b for last and keeps float32 accurate.
+    # M-step: a linear regression of x on t. Both are centred, so that b comes last and float32 stays accurate.
     m_mean, x_mean = m.mean(axis=0), X.mean(axis=0)
     m_centred, x_centred = m - m_mean[None], X - x_mean[None]
     unit = units(x_centred)

@@ -1,4 +1,4 @@
-"""Maximum likelihood for PPCA with cells missing: the exact likelihood of what was observed, and nothing imputed."""
+"""Maximum likelihood for PPCA with missing cells: the exact likelihood of the observed cells, without imputation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cmog_lib.ppca.spectrum import fit
 
 
 def _X(name: str, X: Any, given: dict[str, Any]) -> Any:
-    """Data with a cell in every row and column that is not missing."""
+    """Data with an observed cell in every row and column."""
     X = array(name, X, ("N", "D"), missing=True)
     for axis, which in enumerate(("row", "column")):
         empty = np.flatnonzero(np.isnan(np.asarray(X)).all(axis=1 - axis))
@@ -41,12 +41,26 @@ def fit_missing(
 ) -> Linear:
     """max_w Σ_i log p(x_i,observed|w), where log p(x_observed|w) = log ∫ p(x|w) dx_missing; NaN marks a missing cell.
 
-    X: [N, D], data. latent_dim: d, from 1 to D − 1. tolerance: it ends when a step gains less, in nats per datum.
-    Every step is exact and none lowers the likelihood. With nothing missing the result is `fit`'s. Between columns that
-    were never observed together the data tell no sign: of equal maxima it returns one, always the same.
-    Raises ValueError for an infinite value, a row or a column without any observed cell, a d that is out of range, and
-    where so few cells were observed that d dimensions reproduce them all and the likelihood has no maximum;
-    RuntimeError when max_steps were not enough. Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
+    Every step is exact, and none lowers the likelihood. With nothing missing, the result is that of `fit`. The data do
+    not determine the sign of a correlation between columns that were never observed together: of several equal maxima,
+    the function always returns the same one.
+
+    Args:
+        X: [N, D], data, with NaN in missing cells.
+        latent_dim: d, from 1 to D − 1.
+        tolerance: iteration ends when a step gains less than this, in nats per datum.
+        max_steps: largest number of steps.
+
+    Returns:
+        The linear decoder, with W [D, d], b [D] and one σ. The columns of W are orthogonal, the longest first.
+
+    Raises:
+        ValueError: if a value is infinite, if a row or a column has no observed cell, if d is out of range, if
+            tolerance or max_steps is not positive, or if so few cells were observed that d dimensions reproduce them
+            all and the likelihood has no maximum.
+        RuntimeError: if the fit has not converged after max_steps.
+
+    Source: Liu, Rubin and Wu 1998 (EM with expanded parameters).
     """
     X, there = observed(X)
     with jax.enable_x64(True):
@@ -68,17 +82,17 @@ def fit_missing(
 
 @jax.jit
 def _centred(X: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tuple[Float[Array, "D"], Float[Array, "N D"]]:
-    """The mean, and the data from there, so that a missing cell can hold 0 and add nothing to any sum."""
+    """The mean, and the centred data, in which a missing cell is 0 and adds nothing to any sum."""
     x = X.astype("float64")
     mean = x.sum(axis=0) / observed.sum(axis=0)
     return mean, jnp.where(observed, x - mean[None], 0.0)
 
 
 def _floor(x: Array, observed: Array) -> Array:
-    """The σ² at which the fit has collapsed: a share of the smallest variance, whatever the units of other columns."""
+    """The σ² at which the fit has collapsed: a share of the smallest variance, in any units of the other columns."""
     variance = _variance(x, observed)
     largest = variance.max()
-    return 1e-12 * jnp.min(jnp.where(variance > 1e-28 * largest, variance, largest))  # what is less is rounding
+    return 1e-12 * jnp.min(jnp.where(variance > 1e-28 * largest, variance, largest))  # smaller ones are rounding
 
 
 def _variance(x: Array, observed: Array) -> Float[Array, "D"]:
@@ -86,8 +100,10 @@ def _variance(x: Array, observed: Array) -> Float[Array, "D"]:
 
 
 def _pushed(w: Linear, x: Array, observed: Array) -> Linear:
-    """The start, moved by a hundredth. A missing cell filled with the mean tells of no correlation: where two columns
-    were never observed together some rows of W are 0, a saddle of the likelihood, which no exact step leaves.
+    """The start, perturbed by a hundredth of each standard deviation if any cell is missing.
+
+    A missing cell filled with the mean carries no information about correlations. If two columns were never observed
+    together, some rows of W are 0: a saddle point of the likelihood, which no exact step leaves.
     """
     noise = jax.random.normal(jax.random.key(0), w.W.shape, w.W.dtype)
     push = jnp.where(observed.all(), 0.0, 0.01) * jnp.sqrt(_variance(x, observed))[:, None] * noise
@@ -114,7 +130,7 @@ def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tu
     """One EM step, and the average log p(x_observed|w) before it. x: 0 in the missing cells."""
     N, d = len(x), w.latent_dim
     seen, w = observed.astype(x.dtype), Linear(w.W @ frame(w.W), w.b, w.log_sigma)
-    # E-step. All the M_i = I + Σ_j observed_ij w_j w_jᵀ / σ² are one matrix product, and `log_p_x_observed`'s own.
+    # E-step. One matrix product gives all M_i = I + Σ_j observed_ij w_j w_jᵀ / σ², those of `log_p_x_observed`.
     M = jnp.eye(d)[None] + _symmetric(seen @ _packed(w.W[:, :, None] * w.W[:, None, :]), d) * jnp.exp(-2 * w.log_sigma)
     factor = jnp.linalg.cholesky(M)
     inverse = jax.lax.linalg.triangular_solve(factor, jnp.broadcast_to(jnp.eye(d), M.shape), left_side=True, lower=True)
@@ -136,24 +152,24 @@ def _step(w: Linear, x: Float[Array, "N D"], observed: Bool[Array, "N D"]) -> tu
         spread = _symmetric(seen.T @ _packed(covariance), d)
         return jnp.sum((seen * (residual - t @ solution.T)) ** 2) + jnp.einsum("ji,jik,jk->", W, spread, W)
 
-    # A difference of sums, which has lost its digits where a column is large and σ small.
+    # This difference of sums has lost its digits if a column is large and σ is small.
     left = jax.lax.cond(left > 1e-8 * jnp.sum(residual**2), lambda: left, exactly)
     sigma_squared = left / seen.sum()
-    # The expanded parameters: p(t) = N(a, R) is fitted too, and then folded into W and b. The same p(x|w), and several
-    # times fewer steps, since W need not creep towards the scale at which t is standard normal.
+    # Expanded parameters: p(t) = N(a, R) is fitted too, and then absorbed into W and b. p(x|w) stays the same, and EM
+    # needs several times fewer steps, since W reaches the scale at which t is standard normal at once.
     a, second_moment = m.mean(axis=0), tt.mean(axis=0)[:d, :d]
     R = second_moment - a[:, None] * a[None, :]
     return Linear(W @ jnp.linalg.cholesky(R), b + W @ a, 0.5 * jnp.log(sigma_squared)), log_p / N
 
 
 def _packed(S: Float[Array, "n k k"]) -> Float[Array, "n p"]:
-    """Of symmetric matrices what lies on and below the diagonal, so that no product is done twice."""
+    """The entries of symmetric matrices on and below the diagonal, so that no product is computed twice."""
     rows, columns = np.tril_indices(S.shape[1])
     return S[:, rows, columns]
 
 
 def _symmetric(packed: Float[Array, "n p"], k: int) -> Float[Array, "n k k"]:
-    """And back again."""
+    """The symmetric matrices that `_packed` has packed."""
     place = np.zeros((k, k), int)
     place[np.tril_indices(k)] = np.arange(packed.shape[1])
     return packed[:, np.maximum(place, place.T)]

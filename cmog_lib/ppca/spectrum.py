@@ -16,14 +16,18 @@ from cmog_lib.engine.door import count, door, full_precision, variances, warn
 from cmog_lib.model import LOG_2PI
 from cmog_lib.ppca import eigen
 
-LARGEST_SPREAD = 1e12  # of the columns' standard deviations
+LARGEST_SPREAD = 1e12  # largest ratio of the columns' standard deviations
 
 
 class Spectrum(eqx.Module):
-    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: all that PPCA needs to know of the data, for every latent dimension.
+    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: all that PPCA needs of the data, for every latent dimension.
 
-    b: [D], the data's mean. eigenvalues: [D], λ_1 ≥ … ≥ λ_D, exactly zero past the rank. eigenvectors:
-    [D, min(N, D)], the columns of U, each with its largest entry positive. n: the number of data. rank: of S.
+    Attributes:
+        b: [D], the data's mean.
+        eigenvalues: [D], λ_1 ≥ … ≥ λ_D, exactly zero past the rank.
+        eigenvectors: [D, min(N, D)], the columns of U, each with its largest entry positive.
+        n: number of data.
+        rank: rank of S.
     """
 
     b: Float[Array, "D"]
@@ -43,13 +47,20 @@ class Spectrum(eqx.Module):
         return jnp.cumsum(self.eigenvalues[::-1])[::-1] / jnp.arange(D, 0, -1, dtype=self.b.dtype)
 
     def _of_any_n(self) -> Spectrum:
-        # n is static and no formula has it: left in, each number of data would compile these anew.
+        # n is static, but no formula uses it: without this, each number of data would need a compilation.
         return dataclasses.replace(self, n=0)
 
     def sigma(self, latent_dim: int) -> Float[Array, ""]:
         """σ with σ² = 1/(D − d) Σ_{j>d} λ_j, the mean of the discarded eigenvalues; zero from d = rank on.
 
-        latent_dim: d from 0 to D − 1. Raises ValueError outside.
+        Args:
+            latent_dim: d, from 0 to D − 1.
+
+        Returns:
+            [], σ.
+
+        Raises:
+            ValueError: if d is out of range.
         """
         d = count("latent_dim", latent_dim, 0, self.data_dim - 1)
         return jnp.sqrt(self._sigma_squared[d])
@@ -57,8 +68,16 @@ class Spectrum(eqx.Module):
     def possible(self, latent_dim: int) -> int:
         """d = latent_dim, if max_w p(X|w) exists there: from 1 to below the rank of S.
 
-        Raises ValueError otherwise, and says which d are possible: from the rank on the discarded eigenvalues vanish, σ
-        goes to 0 and the likelihood to infinity.
+        From the rank on the discarded eigenvalues are zero: σ goes to 0 and the likelihood to infinity.
+
+        Args:
+            latent_dim: d.
+
+        Returns:
+            d, as an integer.
+
+        Raises:
+            ValueError: if d is out of range; the message says which d are possible.
         """
         d = count("latent_dim", latent_dim, 1)
         if d >= self.data_dim or (not isinstance(self.rank, jax.core.Tracer) and d >= self.rank):
@@ -75,18 +94,33 @@ class Spectrum(eqx.Module):
     def model(self, latent_dim: int) -> Linear:
         """W = U_d (Λ_d − σ²I)^½, the maximum-likelihood model of latent dimension d.
 
-        latent_dim: d, at least 1 and below the rank. Raises ValueError outside, as `possible` does.
-        Slide 4; Tipping and Bishop 1999, equations 7 and 8, with no rotation.
+        Args:
+            latent_dim: d, at least 1 and below the rank.
+
+        Returns:
+            The linear decoder, with W [D, d], b [D] and one σ.
+
+        Raises:
+            ValueError: if d is out of range, as in `possible`.
+
+        Source: Slide 4; Tipping and Bishop 1999, equations 7 and 8, without a rotation.
         """
         return _model(self._of_any_n(), self.possible(latent_dim))
 
     @full_precision
     def padded_model(self, latent_dim: Int[Array, ""] | int) -> Linear:
-        """The model of latent dimension d with idle latents beside it: W = [U_d (Λ_d − σ²I)^½, 0], the same p(x).
+        """The model of latent dimension d with unused latents: W = [U_d (Λ_d − σ²I)^½, 0], which has the same p(x).
 
-        latent_dim: d, also one that is known only inside `jit` or `vmap`. W is [D, min(N, D)] for every d, so one
-        compilation serves all latent dimensions. Defined where `model` is; from the rank on σ is 0.
-        Raises ValueError when d is known and not from 1 to D − 1.
+        W has the same shape for every d, so one compilation serves all latent dimensions.
+
+        Args:
+            latent_dim: d, at least 1 and below the rank; also one that is known only inside `jit` or `vmap`.
+
+        Returns:
+            The linear decoder, with W [D, min(N, D)], b [D] and one σ. Inside `jit` or `vmap`, σ is 0 from d = rank on.
+
+        Raises:
+            ValueError: if d is known and is not from 1 to D − 1, or if σ would be 0.
         """
         if not isinstance(latent_dim, jax.core.Tracer):
             latent_dim = count("latent_dim", np.asarray(latent_dim)[()], 1, self.data_dim - 1)
@@ -101,7 +135,9 @@ class Spectrum(eqx.Module):
     def log_likelihood(self) -> Float[Array, "D"]:
         """max_w 1/N Σ_i log p(x_i|w) = −½ [D log 2π + Σ_{j≤d} log λ_j + (D − d) log σ² + D], for d = 0 … D − 1.
 
-        In nats per datum. From d = rank on it is +inf: there the likelihood has no maximum, it grows as σ falls.
+        Returns:
+            [D], nats per datum. From d = rank on it is +inf, since the likelihood has no maximum there. It grows as σ
+            falls.
         """
         D, d = self.data_dim, jnp.arange(self.data_dim)
         exists = d < self.rank
@@ -114,23 +150,43 @@ class Spectrum(eqx.Module):
     def log_p_x(self, X: Float[Array, "n D"]) -> Float[Array, "D n"]:
         """log p(x_i|w_d) for every latent dimension d = 0 … D − 1 and every datum, in nats.
 
-        X: [n, D], any data, held-out ones too. One projection y = Uᵀ(x − b), then cumulative sums over d. NaN from
-        d = rank on, where there is no model. Raises ValueError when X is not of the spectrum's width.
+        The computation is one projection y = Uᵀ(x − b), then cumulative sums over d.
+
+        Args:
+            X: [n, D], any data, including held-out data.
+
+        Returns:
+            [D, n], nats, a row for each d. NaN from d = rank on, where there is no model.
+
+        Raises:
+            ValueError: if X is not a finite matrix of the spectrum's width.
         """
-        with jax.debug_nans(False):  # NaN is what is returned where there is no model
+        with jax.debug_nans(False):  # NaN is the result where there is no model
             return _log_p_x(self._of_any_n(), X)
 
 
 @door("X:X-as-it-is")
 def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
-    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition, and so max_w p(X|w) for every latent dimension.
+    """S = 1/N Σ_i (x_i − b)(x_i − b)ᵀ = U Λ Uᵀ: one eigendecomposition gives max_w p(X|w) for every latent dimension.
 
-    X: [N, D], data; of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory, and on
-    an accelerator it is computed there. It may be mapped over many sets of data by `jax.vmap`; a σ of 0, where there is
-    no maximum, then raises no error. An eigenvalue counts as zero if it is what rounding the data can give: their own
-    precision, column by column, and double precision of the largest. Computed in float64.
-    Warns (RuntimeWarning) where columns differ so much in scale that double precision loses the smallest ones.
-    Raises ValueError when X is no finite matrix of floats, or its squares leave the range of its precision. Slide 4.
+    The computation is in float64. An eigenvalue counts as zero if rounding the data can produce it: rounding in the
+    data's own precision, column by column, and in double precision relative to the largest eigenvalue. `jax.vmap` can
+    map the function over many data sets; a σ of 0, for which there is no maximum, then raises no error.
+
+    Args:
+        X: [N, D], data. Of a memory-mapped array (`np.load(path, mmap_mode="r")`) one block at a time is in memory.
+            Data on an accelerator are decomposed there.
+
+    Returns:
+        The spectrum, from which `Spectrum.model` makes the model of each latent dimension.
+
+    Raises:
+        ValueError: if X is not a finite matrix of floats, or if its squares leave the range of its precision.
+
+    Warns:
+        RuntimeWarning: if columns differ so much in scale that double precision loses the smallest eigenvalues.
+
+    Source: Slide 4.
     """
     b, eigenvalues, U, rank, spread = eigen.decomposed(X)
     if not isinstance(spread, jax.core.Tracer):
@@ -142,18 +198,30 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
 
-    X: [N, D], data. latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
-    Raises ValueError when X is no finite matrix of floats, or d is out of range; it then says which d are possible.
-    Slide 4; Tipping and Bishop 1999, equations 7 and 8.
+    Args:
+        X: [N, D], data, as in `fit_all`.
+        latent_dim: d, at least 1 and below the rank of the data's covariance (1/N).
+
+    Returns:
+        The linear decoder, with W [D, d], b [D] and one σ.
+
+    Raises:
+        ValueError: if X is not a finite matrix of floats, if its squares leave the range of its precision, or if d is
+            out of range; the message then says which d are possible.
+
+    Warns:
+        RuntimeWarning: as in `fit_all`.
+
+    Source: Slide 4; Tipping and Bishop 1999, equations 7 and 8.
     """
     return fit_all(X).model(latent_dim)
 
 
 def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -> None:
-    def size() -> float:  # of those rows that say it
+    def size() -> float:  # from the first rows, which suffice
         return float(np.abs(np.asarray(X[:4096]) - np.asarray(b)).max())
 
-    with np.errstate(over="ignore"):  # of data that seem to be constant, perhaps since their squares are 0 or infinite
+    with np.errstate(over="ignore"):  # if no eigenvalue is left, perhaps since squares are 0 or infinite
         squares = eigenvalues if len(eigenvalues) else np.array([size() or 1.0]) ** 2
     variances("X", squares, size)
     if spread > LARGEST_SPREAD:

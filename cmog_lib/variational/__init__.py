@@ -1,4 +1,4 @@
-"""The best q of a family: factorised and free, by coordinate ascent; Gaussian, by gradient; and EM with it."""
+"""The best q of a family: factorised and free, by coordinate ascent; Gaussian, by gradients; and EM with it."""
 
 from cmog_lib.variational.em import Run, em_step, fit
 from cmog_lib.variational.gaussian import Fitted, fit_q

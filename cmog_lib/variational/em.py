@@ -1,4 +1,4 @@
-"""Variational EM: the best Gaussian q_i of each datum where the posterior was, and an M-step uphill on its draws."""
+"""Variational EM: the E-step fits a Gaussian q_i to each datum, and the M-step climbs on draws from these q_i."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid
 from cmog_lib.variational.gaussian import fit_q
 
-COMMON = 64  # draws for each datum by which a bound is measured; the same noise at every measurement
+COMMON = 64  # draws for each datum when a bound is measured; the noise is the same every time
 
 
 @door("w X:X-of-a-regression q:gaussian-or-none e_steps m_steps M learning_rate:positive key")
@@ -41,11 +41,30 @@ def em_step(
 ) -> tuple[Any, Gaussian | FullGaussian]:
     """q = argmax_q L(w, q), q_i a Gaussian, then w_new = argmax_w' L(w', q): both maximise one bound.
 
-    w: decoder, any latent dimension. X: [N, D], data. q: the last step's, which goes on for e_steps steps of `fit_q`;
-    None begins anew, with five times as many. q_i is N(m_i, diag s_i²), or with `full` has any covariance when it
-    begins. m_steps: of Adam with this learning_rate, each on M new draws of every q_i; a Linear decoder takes 16 M
-    draws, where its maximum is closed form. Returns the new decoder and q. Raises ValueError and NotFinite as `fit_q`
-    and `optimise.ascend` do. Slides 17 to 19.
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        q: the q of the last step, from which `fit_q` takes e_steps steps; None starts anew, with five times as many
+            steps.
+        key: random key.
+        full: whether a q that starts anew has any covariance; otherwise q_i is N(m_i, diag s_i²).
+        e_steps: number of steps of `fit_q`.
+        m_steps: number of steps of Adam in the M-step, each on M new draws from every q_i.
+        M: number of draws. A Linear decoder takes 16 M draws once, since its maximum has a closed form.
+        learning_rate: of Adam in the M-step.
+
+    Returns:
+        The new decoder and the new q.
+
+    Raises:
+        ValueError: as in `fit_q` and `optimise.ascend`; for a Linear decoder also for constant columns, as in
+            `ppca.em_step`.
+        NotFinite: as in `fit_q` and `optimise.ascend`.
+
+    Warns:
+        RuntimeWarning: as in `fit_q`, if q starts anew.
+
+    Source: Slides 17 to 19.
     """
     key_e, key_m = jax.random.split(key)
     q, _ = _e_step(w, X, q, full, e_steps, key_e)
@@ -71,10 +90,32 @@ def fit(
 ) -> Run:
     """max_{w,q} L(w, q), q_i = N(m_i, diag s_i²) or of any covariance, by E-steps and M-steps.
 
-    w: decoder, where it begins. X: [N, D], data. q: of an earlier run, to go on from. steps: how many iterations.
-    full, e_steps, m_steps, M, learning_rate: as in `em_step`. audit: the nodes for log p(X|w), which is recorded beside
-    the bound (default: a grid on [-6, 6] where d ≤ 2, else nothing). progress: show the bar. After Ctrl-C it returns
-    what there is. Raises as `em_step` does.
+    After Ctrl-C it returns the finished iterations.
+
+    Args:
+        w: decoder from which to start.
+        X: [N, D], data.
+        q: the q of an earlier run, from which to go on; None starts anew.
+        steps: number of iterations.
+        key: random key.
+        full: whether a q that starts anew has any covariance; otherwise q_i is N(m_i, diag s_i²).
+        e_steps: number of steps of `fit_q` in each E-step, five times as many in an E-step that starts anew.
+        m_steps: number of steps of Adam in each M-step.
+        M: number of draws, as in `em_step`.
+        learning_rate: of Adam in the M-step.
+        audit: nodes for log p(X|w), which is recorded beside the bound. Default: a grid on [-6, 6] for d ≤ 2; for d > 2
+            log p(X|w) is not computed.
+        progress: whether to show the bar.
+
+    Returns:
+        The run. Its bounds are means over draws with the same noise at every half-step.
+
+    Raises:
+        ValueError: as in `em_step`.
+        NotFinite: as in `em_step`.
+
+    Warns:
+        RuntimeWarning: as in `fit_q`, if q starts anew.
     """
     d, (key_common, key) = w.latent_dim, jax.random.split(key)
     nodes, keys = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit, jax.random.split(key, steps)
@@ -104,7 +145,7 @@ def _e_step(w: Any, X: Array, q: Any, full: bool, e_steps: int, key: Array) -> t
 
 
 def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Array) -> tuple[Any, int]:
-    """Uphill on new draws at every step: measured on digits, ahead of L-BFGS on fixed draws at a third of the cost."""
+    """Climbs on new draws at every step: on digits, it beat L-BFGS on fixed draws at a third of the cost."""
     if is_linear(w):
         return m_step_on_draws(w, q.sample(16 * M, key=key), X), 0
     data = _Data(X, q, M)
@@ -120,7 +161,7 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
 
 
 class _Data(eqx.Module):
-    """What a step of the M-step needs beside w."""
+    """What a step of the M-step needs besides w."""
 
     X: Float[Array, "N D"]
     q: Any
@@ -128,6 +169,6 @@ class _Data(eqx.Module):
 
 
 def expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""]:
-    """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that w is in, by draws."""
+    """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that depends on w, by draws."""
     log_p = jax.vmap(jax.vmap(log_p_x_given_t, (None, 0, 0)), (None, None, 0))
     return jnp.mean(log_p(w, data.X, data.q.sample(data.M, key=key)))

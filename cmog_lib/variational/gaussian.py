@@ -22,19 +22,26 @@ from cmog_lib.model import log_p_x_given_t_table, log_p_xt
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
-# Shares of the steps and their lengths in units of q's own s: far at first, then less and less noise at the end.
+# Shares of the steps and their lengths in units of q's own s: long steps first, shorter and less noisy ones later.
 STAGES = ((0.4, 0.1), (0.3, 0.03), (0.3, 0.01))
-LOOKED_AT = 4096  # draws from the prior for each start, shared by all data, of which each takes the likeliest
-RISE = 16  # draws for each of two estimates of the bound's slope in the end
+LOOKED_AT = 4096  # draws from the prior for each start, shared by all data; each datum takes its likeliest
+RISE = 16  # draws for each of two estimates of the bound's slope at the end
 UNCLIMBED, UNCLIMBED_MEAN = 10.0, 0.5  # nats that a datum's bound, and the mean of all, may still rise in one step
-CLIMB, NEAR = 30, 0.1  # steps to the mode next to it, at most; nats that the last of them gains
+CLIMB, NEAR = 30, 0.1  # largest number of steps to a nearby mode; the last step gains no more than so many nats
 
 
 class Fitted(eqx.Module):
-    """What `fit_q` found. q: the best of all starts for each datum, m [N, d]. bound: [N], L(w, q_i) by draws, in nats.
+    """What `fit_q` found: the best q for each datum, and the q from every start.
 
-    error: [N], the standard error of bound. tried: q from every start, m [K, N, d]. tried_bound: [K, N], theirs by the
-    same draws. trace: the bound a datum at every step, mean over data and starts. evaluations: latents it decoded.
+    Attributes:
+        q: the best of all starts for each datum, m [N, d].
+        bound: [N], L(w, q_i) by draws, in nats.
+        error: [N], the standard error of bound.
+        tried: q from every start, m [K, N, d].
+        tried_bound: [K, N], the bounds of tried, by the same draws.
+        trace: the bound per datum at every step, averaged over data and starts.
+        evaluations: number of decoder evaluations.
+        interrupted: whether the fit was stopped with Ctrl-C.
     """
 
     q: Gaussian | FullGaussian
@@ -71,18 +78,36 @@ def fit_q(
     """q_i = argmax_q L(w,q), along ∇ 1/M Σ_s [log p(x_i,t_s|w) − log q(t_s)], t_s = m_i + s_i ε_s, ε_s ~ N(0, I).
 
     q is N(m_i, diag s_i²), or with `full` has any covariance. The slope of log q at a fixed t_s has mean 0, so it is
-    left out.
+    left out. After Ctrl-C the function returns what it has found so far.
 
-    w: decoder, any latent dimension. X: [N, D], data, all at once. start: q's to go on from, m [N, d]; else each climbs
-    from `starts` places where the prior's draws are likely, and the best is kept: of several modes it knows some.
-    full: any covariance, when there is no start. steps: of Adam. M: draws a step, even, in pairs m ± s ε, in which what
-    is odd in ε cancels. draws: by which the bounds are measured in the end. progress: show the bars, one a stage.
-    After Ctrl-C it returns what there is. Warns (RuntimeWarning) where by its slope the bound would still rise by 10
-    nats for a datum, or by half a nat on average; with fewer than 16 draws this is not measured.
-    Raises ValueError for shapes that do not fit, counts below 1, an odd M, an untyped key, and where log p(x,t|w) is
-    NaN at all draws from the prior; NotFinite with the step, what was seen there and the last good q.
-    Slide 19, past it. Source: Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 for the part of the gradient that
-    is left out.
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data, all at once.
+        start: a q for each datum from which to go on, m [N, d]; it also sets the family of q. Without one, each datum
+            starts from `starts` places where draws from the prior are likely, and the best result is kept. This finds
+            some of several modes, not necessarily all.
+        key: random key.
+        full: whether q has any covariance, if there is no start.
+        starts: number of starts for each datum, if there is no start.
+        steps: number of steps of Adam.
+        M: number of draws in a step, even. They come in pairs m ± s ε, in which odd terms in ε cancel.
+        draws: number of draws by which the bounds are measured at the end.
+        progress: whether to show the bars, one for each stage.
+
+    Returns:
+        The best q and its bound for each datum, and what every start found.
+
+    Raises:
+        ValueError: if shapes do not fit, if a count is below 1, if M is odd, if key is not a typed key, or if log
+            p(x,t|w) or a slope of the decoder is not finite where a start ends its search for a mode.
+        NotFinite: if a step or a final bound is not finite; it holds the step, what was seen there and the last good q.
+
+    Warns:
+        RuntimeWarning: if, judging by its slope, the bound would still rise by more than 10 nats for a datum, or by
+            more than half a nat on average. With fewer than 16 draws this is not measured.
+
+    Source: after Slide 19; Kingma and Welling 2014; Roeder, Wu and Duvenaud 2017 (the part of the gradient that is left
+    out).
     """
     key_start, key_climb, key_bound = jax.random.split(key, 3)
     key_rise = jax.random.fold_in(key, 3)
@@ -166,11 +191,11 @@ def _climb(
 def _rise(w: Any, X: Array, q: Any, key: Array) -> Float[Array, "N"]:
     """½ |∂L/∂u|² + ¼ |∂L/∂a|²: the nats that one Newton step in q's own units would still add to each datum's bound.
 
-    That holds where the bound bends as that of a Gaussian posterior does. Two independent estimates of the slope are
-    multiplied, so that their noise adds nothing in expectation.
+    This holds if the bound has the curvature of that of a Gaussian posterior. Two independent estimates of the slope
+    are multiplied, so that their noise adds nothing in expectation.
     """
     problem = _Problem(w, X, jax.tree.map(lambda part: part[None], q), RISE)
-    # In a loop, so that the gradient, by far the most to compile, is compiled once.
+    # In a loop, so that the gradient, which takes longest to compile, is compiled once.
     slopes = jax.lax.map(lambda key: jax.grad(_mean_bound)(_still(problem.q), problem, key), jax.random.split(key))
     return len(X) ** 2 * jnp.sum(0.5 * slopes.u[0] * slopes.u[1] + 0.25 * slopes.a[0] * slopes.a[1], axis=2)[0]
 
@@ -185,7 +210,7 @@ def _warn_if_rising(rise: np.ndarray, steps: int) -> None:
 
 
 class _Problem(eqx.Module):
-    """What a step needs beside the move: the decoder, the data, q before it, how many draws."""
+    """What a step needs besides the move: the decoder, the data, q before the move and the number of draws."""
 
     w: Any
     X: Float[Array, "N D"]
@@ -195,7 +220,7 @@ class _Problem(eqx.Module):
 
 def _mean_bound(move: _Move, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     q = move(problem.q)
-    # q's own slope at a fixed t has mean zero, and is left out: what remains loses its noise as q becomes p(t|x,w).
+    # The slope of log q at a fixed t has mean zero and is left out. What remains has no noise once q is p(t|x,w).
     return jnp.mean(_log_ratios(jax.lax.stop_gradient(q), _pairs(q, problem.M, key), problem))
 
 
@@ -228,9 +253,9 @@ def _log_weights(w: Any, q: Any, X: Array, draws: int, key: Array) -> Float[Arra
 
 @eqx.filter_jit
 def _starts(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Any, Array, Array]:
-    """At the modes next to the likeliest of some draws from the prior, as wide as the decoder's slopes there tell.
+    """Starts at modes near the likeliest of some draws from the prior, with widths from the decoder's slopes there.
 
-    Returns q, m [K, N, d]; log p(x,t|w) at m, [K, N]; and how many latents the climbs decoded.
+    Returns q, m [K, N, d]; log p(x,t|w) at m, [K, N]; and the number of decoder evaluations in the climbs.
     """
 
     def of_one_key(key: Array) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""Two roads to ∇L(w, q) by draws: through the density q(t) that is drawn from, and through the draw t itself."""
+"""Two estimates of ∇L(w, q) from draws: through the density q(t), and through the draw t itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from cmog_lib.posteriors import Gaussian
 
 
 class Gradient(eqx.Module):
-    """∂L/∂m and ∂L/∂log s, [M, d] each: a row for each draw, every row with the same expectation."""
+    """∂L/∂m and ∂L/∂log s, estimated by each of M draws.
+
+    Every row is one estimate; all rows have the same expectation.
+
+    Attributes:
+        m: [M, d], ∂L/∂m.
+        log_s: [M, d], ∂L/∂log s.
+    """
 
     m: Float[Array, "M d"]
     log_s: Float[Array, "M d"]
@@ -21,12 +28,24 @@ class Gradient(eqx.Module):
 
 @door("w:decoder x q:factorised M key")
 def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
-    """∇L(w,q) = E_q [log p(x,t|w) − log q(t)] ∇ log q(t) ≈ 1/M Σ_s, t_s ~ q: asks of p only its value at t_s.
+    """∇L(w,q) = E_q [log p(x,t|w) − log q(t)] ∇ log q(t) ≈ 1/M Σ_s, t_s ~ q: needs only the value of p at t_s.
 
-    w: decoder. q: a Gaussian over t [d]. x: [D], one datum. M: draws. Returns one estimate a draw; take their mean.
-    It does not see which way log p rises, only how high it is, and so it is noisy.
-    Raises ValueError when the shapes do not fit, M < 1, or the key is not a typed one. Slide 19, past it.
-    Source: Williams 1992; Ranganath, Gerrish and Blei 2014.
+    The estimate uses only the height of log p, not the direction in which it rises, and is therefore noisy.
+
+    Args:
+        w: decoder.
+        q: a Gaussian over t [d].
+        x: [D], one datum.
+        M: number of draws.
+        key: random key.
+
+    Returns:
+        One estimate for each draw; take their mean.
+
+    Raises:
+        ValueError: if shapes do not fit, if M < 1, or if key is not a typed key.
+
+    Source: after Slide 19; Williams 1992; Ranganath, Gerrish and Blei 2014.
     """
 
     def one(t: Array) -> Gaussian:
@@ -39,9 +58,23 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
 
 @door("w:decoder x q:factorised M key")
 def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
-    """∇L(w,q) = E_ε ∇[log p(x, m + s ε|w) − log q(m + s ε)] ≈ 1/M Σ_s, ε_s ~ N(0, I): asks of p its slope at t_s.
+    """∇L(w,q) = E_ε ∇[log p(x, m + s ε|w) − log q(m + s ε)] ≈ 1/M Σ_s, ε_s ~ N(0, I): needs the slope of p at t_s.
 
-    Arguments, what is returned and errors as in `score_function`, with the same draws for the same key.
+    The same key gives the same draws as in `score_function`.
+
+    Args:
+        w: decoder.
+        q: a Gaussian over t [d].
+        x: [D], one datum.
+        M: number of draws.
+        key: random key.
+
+    Returns:
+        One estimate for each draw; take their mean.
+
+    Raises:
+        ValueError: if shapes do not fit, if M < 1, or if key is not a typed key.
+
     Source: Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014.
     """
     noise = (q.sample(M, key=key) - q.m[None]) / q.s[None]

@@ -1,4 +1,4 @@
-"""The factorised q of any decoder, free of any family: each update's expectation done by adding up over a grid."""
+"""The factorised q of any decoder, without a parametric family: each update's expectation is a sum over a grid."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ SETTLED = 1e-5  # nats; a sweep that gains less is the last
 
 
 class Factorised(eqx.Module):
-    """q(t) = ∏_j q̃_j(t_j) on a product grid, for one datum or for N: every factor n numbers, of no family.
+    """q(t) = ∏_j q̃_j(t_j) on a product grid, for one datum or for N data.
 
-    axis: [d, n], the nodes along each coordinate. log_q: [d, n], logarithms of the factors' weights, which sum to one;
-    with a leading N where there were N data, as all that follows. bound: [U + 1], L(w, q) on the nodes before the first
-    update and after each, in nats; it never falls, and stays where it settled. t: [S, d], the nodes themselves.
-    path: [U + 1, d, n], log_q at each of them, if it was asked for.
+    Each factor has n weights and belongs to no parametric family. For N data, log_q, bound and path have a leading N.
+
+    Attributes:
+        axis: [d, n], the nodes along each coordinate.
+        log_q: [d, n], logarithms of the factors' weights; the weights of a factor sum to one.
+        bound: [U + 1], L(w, q) on the nodes before the first update and after each, in nats. It never decreases, and is
+            constant after convergence.
+        t: [S, d], all nodes of the grid.
+        path: [U + 1, d, n], log_q before the first update and after each, if it was asked for; otherwise None.
     """
 
     axis: Float[Array, "d n"]
@@ -37,7 +42,7 @@ class Factorised(eqx.Module):
 
     @property
     def q(self) -> Weighted:
-        """The same q as weights on all S nodes, on which `bound.kl` and `bound.lower_bound_on_nodes` take it."""
+        """The same q as weights on all S nodes, the form that `bound.kl` and `bound.lower_bound_on_nodes` take."""
         return Weighted(self.t, joined(self.log_q))
 
     @property
@@ -62,16 +67,34 @@ def cavi_grid(
     sweeps: int = 200,
     keep_path: bool = False,
 ) -> Factorised:
-    """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const, j = 1 … d, until settled: the best factorised q, of whatever shape.
+    """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const, j = 1 … d, until convergence: the best factorised q, of any shape.
 
-    w: decoder. x: [D], one datum, or [N, D]. nodes: n^d in row-major order, as `quadrature.grid` makes them, on which
-    expectations are sums: nothing else is approximated. Costs n^d decoded latents, and as many numbers for each datum.
-    start: a q (for each datum), from which it climbs to the optimum nearby, of several. Without one it climbs from
-    `starts` places, the true posterior's marginals and its highest modes, and the highest bound is kept.
-    sweeps: over all coordinates, at most. keep_path: keep the factors after every update, for a picture.
-    Warns (RuntimeWarning) where it has not settled, and where half of the data have a factor on fewer than two nodes.
-    Raises ValueError for shapes that do not fit, nodes that are no product grid, a w that is no number on them, starts
-    or sweeps below 1, and more numbers than can be held. Slides 18 and 19.
+    Expectations are sums over the nodes; there is no other approximation. The cost is n^d decoder evaluations, and n^d
+    numbers in memory for each datum.
+
+    Args:
+        w: decoder.
+        x: [D], one datum, or [N, D], data.
+        nodes: n^d nodes in row-major order, as `quadrature.grid` makes them.
+        start: a q (for each datum), from which the updates climb to a nearby optimum, one of several. Without one they
+            climb from `starts` places, the true posterior's marginals and its highest modes, and the q with the highest
+            bound is kept.
+        starts: number of starts, if there is no start.
+        sweeps: largest number of sweeps over all coordinates.
+        keep_path: whether to keep the factors after every update, for a picture.
+
+    Returns:
+        The factors and the bounds.
+
+    Raises:
+        ValueError: if shapes do not fit, if nodes are not a product grid, if μ, σ or log p(x|t,w) is not finite at a
+            node, if start has no weight on the nodes, if starts or sweeps is below 1, or if the table of data and nodes
+            is too large to hold.
+
+    Warns:
+        RuntimeWarning: if the updates have not converged, or if half of the data have a factor on fewer than two nodes.
+
+    Source: Slides 18 and 19.
     """
     batch = x.shape[:-1]
     axis = _axes(nodes, w.latent_dim)
@@ -112,7 +135,7 @@ def _cavi(
 
     def one(datum: tuple[Array, Gaussian | None]) -> tuple[Array, Array, Array | None]:
         J, start = datum
-        # Only differences matter to q: from the highest node down they are small numbers where q is.
+        # Only differences matter for q: relative to the highest node they are small numbers where q has weight.
         highest = J.max()
         J = (J - highest).reshape((axis.shape[1],) * axis.shape[0])
         first = _several(J, axis, starts) if start is None else _gaussian(axis, start.m, start.s)[None]
@@ -124,7 +147,18 @@ def _cavi(
 
 
 def climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array, Array, Array]:
-    """From log_q [d, n], update by update; bound and path stand still from where it settled."""
+    """Updates log_q factor by factor, as `cavi_grid` does, for one datum and one start.
+
+    Args:
+        J: [n, …, n], log p(x,t|w) on the grid, up to a constant.
+        log_q: [d, n], the factors from which to start.
+        sweeps: largest number of sweeps over all coordinates.
+        keep_path: whether to keep the factors after every update.
+
+    Returns:
+        log_q [d, n]; the bound [U + 1], up to the same constant; and the path
+        [U + 1, d, n], if keep_path. Bound and path are constant after convergence.
+    """
     d, updates = len(log_q), jnp.arange(J.ndim * sweeps + 1)
 
     def entropy(log_q: Array) -> Array:
@@ -138,11 +172,11 @@ def climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array, 
         before = bound[-1]
         for j in range(d):
             expected = J
-            for other in reversed(range(d)):  # from the last axis, so that those still to come keep their places
+            for other in reversed(range(d)):  # from the last axis, so that the remaining axes keep their places
                 if other != j:
                     expected = jnp.tensordot(expected, jnp.exp(log_q[other]), axes=(other, 0))
             log_q = log_q.at[j].set(jax.nn.log_softmax(expected))
-            # E_q log p(x,t|w) + H(q̃_j) = the logarithm of what q̃_j was normalised by.
+            # E_q log p(x,t|w) + H(q̃_j) = the logarithm of the normalising constant of q̃_j.
             reached = jax.nn.logsumexp(expected) + jnp.sum(jnp.delete(entropy(log_q), j, assume_unique_indices=True))
             now = updates > k * d + j
             bound = jnp.where(now, reached, bound)
@@ -161,7 +195,7 @@ def climb(J: Array, log_q: Array, sweeps: int, keep_path: bool) -> tuple[Array, 
 
 
 def _several(J: Array, axis: Array, starts: int) -> Float[Array, "starts d n"]:
-    """Where to begin: the marginals of the true posterior, then its highest modes on the grid, each one cell wide."""
+    """The starts: the marginals of the true posterior, then its highest modes on the grid, each one cell wide."""
     d, n = axis.shape
     log_p = jax.nn.log_softmax(J.reshape(-1)).reshape(J.shape)
     marginals = jnp.stack([jax.nn.logsumexp(log_p, axis=tuple(k for k in range(d) if k != j)) for j in range(d)])

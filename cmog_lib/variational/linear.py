@@ -1,4 +1,4 @@
-"""The factorised q of a straight decoder: every coordinate's update in closed form, and what factorising costs."""
+"""The factorised q of a linear decoder: the closed-form update of each coordinate, and what factorising costs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from cmog_lib.posteriors import Gaussian
 
 
 class Sweeps(eqx.Module):
-    """What `cavi_linear` went through. q: where it ended. path: q before the first update and after each, m [U + 1, d].
+    """What `cavi_linear` went through: q and the bound after every update.
 
-    bound: L(w, q) at each of them, in nats; it never falls. Update u = 1 … U is that of coordinate (u − 1) mod d.
+    Update u = 1 … U changes coordinate (u − 1) mod d.
+
+    Attributes:
+        q: the last q.
+        path: q before the first update and after each, m [U + 1, d].
+        bound: [U + 1], L(w, q) at each of them, in nats; it never decreases.
     """
 
     q: Gaussian
@@ -35,11 +40,25 @@ def _linear(name: str, w: Any, given: dict[str, Any]) -> Linear:
 def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100) -> Sweeps:
     """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const = log N(t_j; (h_j − Σ_{k≠j} P_jk m_k)/P_jj, 1/P_jj), j = 1 … d, again.
 
-    P = I + WᵀΣ₀⁻¹W is the posterior's precision, h = WᵀΣ₀⁻¹(x − b). It ends at m = P⁻¹h, the posterior's mean, with
-    s_j = P_jj^(−1/2), which is less than the posterior's deviation where t_j depends on the others.
-    w: linear decoder. x: [D], one datum. start: a q of one datum (default: the prior). sweeps: how often over all d.
-    Warns (RuntimeWarning) where the last sweep still moved m. Raises ValueError for another decoder, shapes that do not
-    fit, sweeps below 1. Slide 18. Source: Bishop 2006, sections 10.1.1 and 10.1.2.
+    P = I + WᵀΣ₀⁻¹W is the posterior's precision, h = WᵀΣ₀⁻¹(x − b). The updates converge to m = P⁻¹h, the posterior's
+    mean, with s_j = P_jj^(−1/2). This s_j is less than the posterior's standard deviation if t_j depends on the others.
+
+    Args:
+        w: linear decoder.
+        x: [D], one datum.
+        start: a q of one datum (default: the prior).
+        sweeps: number of sweeps over all d coordinates.
+
+    Returns:
+        The last q, and q and the bound after every update.
+
+    Raises:
+        ValueError: if w is not a `decoders.Linear`, if shapes do not fit, or if sweeps is below 1.
+
+    Warns:
+        RuntimeWarning: if the last sweep still moved an m_j by more than 0.01 s_j.
+
+    Source: Slide 18; Bishop 2006, sections 10.1.1 and 10.1.2.
     """
     if start is None:
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
@@ -58,8 +77,19 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
 def factorised_gap(w: Linear) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = ½ (Σ_j log P_jj − log det P) at the best factorised q, P = I + WᵀΣ₀⁻¹W; in nats, for every x.
 
-    w: linear decoder. Zero where the columns of Σ₀^(−1/2) W are orthogonal, and what L(w, q) loses when W is turned
-    from there while log p(x|w) stands still. Raises ValueError for another decoder. Slide 18.
+    It is zero if the columns of Σ₀^(−1/2) W are orthogonal. If W is rotated away from there, log p(x|w) stays constant
+    and L(w, q) decreases by this amount.
+
+    Args:
+        w: linear decoder.
+
+    Returns:
+        [], nats.
+
+    Raises:
+        ValueError: if w is not a `decoders.Linear`.
+
+    Source: Slide 18.
     """
     P = _precision(w)
     return 0.5 * (jnp.sum(jnp.log(jnp.diagonal(P))) - jnp.linalg.slogdet(P)[1])
@@ -67,7 +97,17 @@ def factorised_gap(w: Linear) -> Float[Array, ""]:
 
 @eqx.filter_jit
 def updates(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian, Array]:
-    """m_j ← (h_j − Σ_{k≠j} P_jk m_k)/P_jj, s_j ← P_jj^(−1/2), j = 1 … d in turn: q and L(w, q) after every update."""
+    """m_j ← (h_j − Σ_{k≠j} P_jk m_k)/P_jj, s_j ← P_jj^(−1/2), j = 1 … d in turn: q and L(w, q) after every update.
+
+    Args:
+        w: linear decoder.
+        x: [D], one datum.
+        start: q before the first update.
+        sweeps: number of sweeps over all d coordinates.
+
+    Returns:
+        q before the first update and after each, m [U + 1, d], and their bounds [U + 1], in nats.
+    """
     P, h = _precision(w), (w.W / w.sigma[:, None]).T @ ((x - w.b) / w.sigma)
 
     def update(q: Gaussian, j: Array) -> tuple[Gaussian, Gaussian]:
