@@ -512,7 +512,6 @@ FREE |= {"data in ascend", "values in gathered", "w in encoders.as_module"}
 BY_ROOM = {
     "amortised": ("Ladder", "Sweep", "Trained"),
     "datasets": ("Images", "Synthetic", "Truth"),
-    "decoders": ("Plain",),
     "em": ("Run",),
     "mcmc": ("Chains", "Move", "Run", "State"),
     "optimise": ("Ascent", "NotFinite", "Optimum"),

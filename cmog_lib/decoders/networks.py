@@ -18,7 +18,7 @@ from cmog_lib.engine.door import full_precision
 SIGMA_MIN = 0.01
 
 
-class Nothing(eqx.Module):
+class Zero(eqx.Module):
     """NN₂(t) = 0, so that σ is the same at every t."""
 
     def __call__(self, t: Float[Array, "d"]) -> Float[Array, ""]:
@@ -52,7 +52,7 @@ class MLP(eqx.Module):
     """
 
     nn1: Dense
-    nn2: Dense | Nothing
+    nn2: Dense | Zero
     b: Float[Array, "D"]
     c: Float[Array, "D"] | Float[Array, ""]
     sigma_min: Float[Array, ""]
@@ -76,7 +76,7 @@ class MLP(eqx.Module):
         sizes = (self.latent_dim, *hidden, self.data_dim)
         key1, key2 = jax.random.split(door.key(key))
         self.nn1 = Dense(sizes, key=key1)
-        self.nn2 = Nothing() if constant_sigma else Dense(sizes, key=key2)
+        self.nn2 = Zero() if constant_sigma else Dense(sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
 
     @full_precision
@@ -114,7 +114,7 @@ class CNN(eqx.Module):
     """
 
     nn1: Convolutional
-    nn2: Convolutional | Nothing
+    nn2: Convolutional | Zero
     b: Float[Array, "D"]
     c: Float[Array, "D"] | Float[Array, ""]
     sigma_min: Float[Array, ""]
@@ -144,7 +144,7 @@ class CNN(eqx.Module):
         )
         key1, key2 = jax.random.split(door.key(key))
         self.nn1 = Convolutional(*sizes, key=key1)
-        self.nn2 = Nothing() if constant_sigma else Convolutional(*sizes, key=key2)
+        self.nn2 = Zero() if constant_sigma else Convolutional(*sizes, key=key2)
         self.b, self.c, self.sigma_min = _offsets(self.data_dim, constant_sigma, sigma_min)
 
     @full_precision

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from cmog_lib.decoders.contract import Decoder
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.decoders.linear import is_linear
-from cmog_lib.decoders.networks import MLP, Nothing
+from cmog_lib.decoders.networks import MLP, Zero
 from cmog_lib.engine.door import door
 
 
@@ -52,7 +52,7 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
     if known and is_linear(w) and w.data_dim > w.latent_dim:
         return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)
-    if known and type(w) is MLP and type(w.nn1) is Dense and type(w.nn2) is Nothing:
+    if known and type(w) is MLP and type(w.nn1) is Dense and type(w.nn2) is Zero:
         dense: Any = w.nn1  # whose layers all have a bias
         *layers, last = dense.layers
         if w.data_dim > last.weight.shape[1]:

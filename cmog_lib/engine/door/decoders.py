@@ -45,7 +45,7 @@ def decoder(w: Any) -> Any:
 
 def called(f: Any, width: int) -> Any:
     """What f(x) returns for x [width], as shapes."""
-    known = getattr(f, "output_shapes", None)  # of a `decoders.Plain`, which was called when it was made
+    known = getattr(f, "output_shapes", None)  # of a `decoders.contract.Plain`, which was called when it was made
     return known or (_traced if _read_nothing_else(f) else _traced_anew)(f, width)
 
 

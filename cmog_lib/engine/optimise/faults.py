@@ -107,7 +107,7 @@ def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
 
 
 def given_back(w: PyTree) -> PyTree:
-    """w, with objects of the reader's own classes in the place of each `decoders.Plain` that stands for one.
+    """w, with objects of the reader's own classes in the place of each `decoders.contract.Plain` that stands for one.
 
     What comes out of a compiled function has the structure of the w for which that was compiled, which may be another
     object that is equal: so `eqx.combine(rest, moved)`, which takes the structure of its first argument.
