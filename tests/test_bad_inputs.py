@@ -517,7 +517,7 @@ BY_ROOM = {
     "optimise": ("Ascent", "NotFinite", "Optimum"),
     "ppca": ("Spectrum",),
     "quadrature": ("Exact", "Nodes"),
-    "variational": ("Factorised", "Fitted", "Gradient", "Run", "Sweeps"),
+    "variational": ("CoordinateAscent", "Factorised", "Fitted", "Gradient", "Run"),
 }
 PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "decoders.Decoder"}
 MADE = {f"{room}.{name}" for room, names in BY_ROOM.items() for name in names} | PROTOCOLS

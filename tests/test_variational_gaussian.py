@@ -51,15 +51,12 @@ def test_free_is_at_least_as_good_as_gaussian_and_full_as_factorised_and_none_is
 
 
 @pytest.mark.weekly
-def test_of_two_humps_a_gaussian_sees_one_and_every_start_is_shown(dtype):
+def test_of_two_humps_a_gaussian_covers_one_and_the_start_decides_which(dtype):
     w, X = Folded(jnp.asarray(-1.5, dtype)), jnp.asarray([[1.5, 0.0], [1.2, 0.5]], dtype)
     found = variational.fit_q(w, X, starts=8, **QUIET)
-    assert found.tried.m.shape == (8, 2, 2) and found.tried_bound.shape == (8, 2)
-    assert (jnp.abs(found.tried.m[..., 0]) > 0.8).all()
-    assert (found.tried.m[:, 0, 0] > 0).any() and (found.tried.m[:, 0, 0] < 0).any()
-    assert (found.bound == found.tried_bound.max(axis=0)).all()
-    i = int(found.tried_bound[:, 1].argmax())
-    assert (found.q.m[1] == found.tried.m[i, 1]).all()
+    once = [variational.fit_q(w, X, starts=1, **QUIET | {"key": jax.random.key(seed)}) for seed in range(8)]
+    places = jnp.stack([each.q.m[0, 0] for each in once])
+    assert (jnp.abs(places) > 0.8).all() and (places > 0).any() and (places < 0).any()
     gap = quadrature.log_p_x(w, X, quadrature.grid(2, 200)) - found.bound
     assert jnp.abs(gap - np.log(2)).max() < 0.06, "log 2 for the other hump, and a little for the shape"
 
@@ -70,7 +67,7 @@ def test_what_was_found_can_be_gone_on_from(dtype):
     X = data_of(w, N)
     short = variational.fit_q(w, X, steps=5, starts=1, **QUIET)
     more = variational.fit_q(w, X, short.q, steps=100, **QUIET)
-    assert more.tried.m.shape == (1, N, 2) and len(short.trace) == 5 and len(more.trace) == 100
+    assert len(short.trace) == 5 and len(more.trace) == 100
     assert more.bound.mean() > short.bound.mean() + 0.01
     steps_and_bounds = 5 * 2 * N + 256 * N + 32 * N
     climbs = short.evaluations - 4096 - steps_and_bounds

@@ -4,14 +4,14 @@ from cmog_lib.variational.em import Run, em_step, fit
 from cmog_lib.variational.gaussian import Fitted, fit_q
 from cmog_lib.variational.gradients import Gradient, reparameterised, score_function
 from cmog_lib.variational.grid import Factorised, cavi_grid
-from cmog_lib.variational.linear import Sweeps, cavi_linear, factorised_gap
+from cmog_lib.variational.linear import CoordinateAscent, cavi_linear, factorised_gap
 
 __all__ = [
+    "CoordinateAscent",
     "Factorised",
     "Fitted",
     "Gradient",
     "Run",
-    "Sweeps",
     "cavi_grid",
     "cavi_linear",
     "em_step",

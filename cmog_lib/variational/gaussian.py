@@ -37,8 +37,6 @@ class Fitted(eqx.Module):
         q: the best of all starts for each datum, m [N, d].
         bound: [N], L(w, q_i) by draws, in nats.
         error: [N], the standard error of bound.
-        tried: q from every start, m [K, N, d].
-        tried_bound: [K, N], the bounds of tried, by the same draws.
         trace: the bound per datum at every step, averaged over data and starts.
         evaluations: number of decoder evaluations.
         interrupted: whether the fit was stopped with Ctrl-C.
@@ -47,8 +45,6 @@ class Fitted(eqx.Module):
     q: Gaussian | FullGaussian
     bound: Float[Array, "N"]
     error: Float[Array, "N"]
-    tried: Gaussian | FullGaussian
-    tried_bound: Float[Array, "K N"]
     trace: Float[np.ndarray, "steps"]
     evaluations: int
     interrupted: bool = False
@@ -121,13 +117,13 @@ def fit_q(
     K, N = q.m.shape[:2]
     evaluations += len(trace) * M * K * N + draws * K * N
     values = _log_weights(w, q, X, draws, key_bound)
-    chosen, bound, error, bounds = _best(values, q)
+    chosen, bound, error = _best(values, q)
     if said := nan_among(bound, w, w, chosen, X, draws, jax.random.split(key_bound, N)):
         raise NotFinite(f"in the end, {said}", len(trace), Ascent(chosen, trace))
     if draws >= RISE and not interrupted:
         evaluations += 2 * RISE * N
         _warn_if_rising(gathered(_rise(w, X, chosen, key_rise)), len(trace))
-    return Fitted(chosen, bound, error, q, bounds, trace, evaluations, interrupted)
+    return Fitted(chosen, bound, error, trace, evaluations, interrupted)
 
 
 class _Move(eqx.Module):
@@ -151,13 +147,13 @@ def _moved(move: _Move, q: Any) -> Any:
 
 
 @eqx.filter_jit
-def _best(values: Float[Array, "K N M"], q: Any) -> tuple[Any, Array, Array, Array]:
-    """For each datum the q of the highest bound, that bound and its standard error; and the bounds of all starts."""
+def _best(values: Float[Array, "K N M"], q: Any) -> tuple[Any, Array, Array]:
+    """For each datum the q of the highest bound, that bound, and its standard error."""
     bounds = values.mean(axis=2)
     # A start whose bound is NaN counts as the lowest of all.
     best = jnp.nanargmax(bounds, axis=0), jnp.arange(values.shape[1])
     error = values.std(axis=2)[best] / np.sqrt(values.shape[2])
-    return jax.tree.map(lambda part: part[best], q), bounds[best], error, bounds
+    return jax.tree.map(lambda part: part[best], q), bounds[best], error
 
 
 def _still(q: Any) -> _Move:

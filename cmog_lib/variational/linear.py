@@ -15,7 +15,7 @@ from cmog_lib.engine.door import door, warn
 from cmog_lib.posteriors import Gaussian
 
 
-class Sweeps(eqx.Module):
+class CoordinateAscent(eqx.Module):
     """What `cavi_linear` went through: q and the bound after every update.
 
     Update u = 1 … U changes coordinate (u − 1) mod d.
@@ -37,7 +37,9 @@ def _linear(name: str, w: Any, given: dict[str, Any]) -> Linear:
 
 
 @door("w x sweeps start:factorised-or-none", w=_linear)
-def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100) -> Sweeps:
+def cavi_linear(
+    w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100
+) -> CoordinateAscent:
     """log q̃_j(t_j) = E_{−j} log p(x,t|w) + const = log N(t_j; (h_j − Σ_{k≠j} P_jk m_k)/P_jj, 1/P_jj), j = 1 … d, again.
 
     P = I + WᵀΣ₀⁻¹W is the posterior's precision, h = WᵀΣ₀⁻¹(x − b). The updates converge to m = P⁻¹h, the posterior's
@@ -70,7 +72,7 @@ def cavi_linear(w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, 
             f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
             " other so much that each waits for the others. Take more sweeps",
         )
-    return Sweeps(q, path, bound)
+    return CoordinateAscent(q, path, bound)
 
 
 @door(w=_linear)
