@@ -1,51 +1,62 @@
-"""The house's docstrings as reStructuredText: the formula on a line of its own, then each argument on its own."""
+"""The house's docstrings on their way to napoleon: the formula on a line of its own, and the text escaped."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
-SPECIAL = re.compile(r"([\\*|_<>])")
-ARGUMENT = re.compile(r"(?:(?<=^)|(?<=[.)\]] ))((?:\w+, )*\w+): ")
+SPECIAL = re.compile(r"([\\*|_<>`])")
 # An index or a power: of a letter that stands alone, of max and the like, of a sum or a bracket.
 INDEX = re.compile(
     r"((?<![A-Za-z_])(?:max|min|argmax|[^\W\d_])[\u0300-\u036f]?|[Σ∏∇)])"
     r"\\?([_^])(\{[^}]+\}|−?(?:(?![²³ᵀ⁻])[^\W_])+)(?![A-Za-z]|\\_)"
 )
-# Where the arguments end and the rest of the text goes on.
-REST = re.compile(r"(?<=[.)] )(?=Returns |Raises |Slides? \d|Source|Measured|After Ctrl-C)")
+SECTION = re.compile(r"\w+:")
+NAME = re.compile(r"(?:\*{0,2}\w+, )*\*{0,2}\w+: ")  # of an item
+TEXT = ("Returns:", "Yields:")  # sections that have no items
+# What would begin a list, such as "d. " or "- ".
+LIST = re.compile(r"^(?=[-+•] |\(?(?:\w|\d+|[ivxlcdm]+)[.)](?: |$))", re.IGNORECASE)
 
 
 def process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """For autodoc: `lines` are changed in place."""
+    """For autodoc, before napoleon: `lines` are changed in place."""
     if lines:
-        lines[:] = restructured("\n".join(lines), formula=what in ("function", "class", "method", "property"))
+        # An empty comment: napoleon splits the first line of a property at its colon and removes the indents below it.
+        start = ["..", ""] if what in ("attribute", "data", "property") else []
+        lines[:] = start + restructured("\n".join(lines), formula=what in ("function", "class", "method", "property"))
 
 
 def restructured(docstring: str, *, formula: bool) -> list[str]:
-    """The docstring's lines in the form that Sphinx reads."""
-    first, *paragraphs = re.split(r"\n\s*\n", docstring.strip())
-    head = (
-        [".. container:: formula", "", f"   {typeset(' '.join(first.split()))}", ""]
-        if formula
-        else [escaped(first), ""]
-    )
-    return head + [line for paragraph in paragraphs for line in _paragraph(paragraph)]
+    """The docstring's lines as napoleon reads them: sections and names as they are, all text escaped."""
+    first, *blocks = re.split(r"\n\s*\n", docstring.strip())
+    first = " ".join(first.split())
+    head = [".. container:: formula", "", f"   {typeset(first)}", ""] if formula else [_text(first), ""]
+    return head + [line for block in blocks for line in _block(block)]
 
 
-def _paragraph(text: str) -> list[str]:
-    text = " ".join(text.split())
-    head, *rest = REST.split(text, maxsplit=1)
-    starts = list(ARGUMENT.finditer(head))
-    if not starts:
-        return [escaped(text), ""]
-    before = [escaped(head[: starts[0].start()]), ""] if starts[0].start() else []
-    ends = [found.start() for found in starts[1:]] + [len(head)]
-    arguments = [
-        f"- ``{found[1]}``: {escaped(head[found.end() : end].strip())}" for found, end in zip(starts, ends, strict=True)
-    ]
-    return [*before, *arguments, "", *([escaped(rest[0]), ""] if rest else [])]
+def _block(block: str) -> list[str]:
+    """A paragraph or a section, with each paragraph and each item on one line."""
+    header, *lines = block.splitlines()
+    if not (lines and SECTION.fullmatch(header)):
+        return [_text(block), ""]
+    body = textwrap.dedent("\n".join(lines))
+    # Without the first colon, napoleon takes what stands before the text's own colon for its type.
+    items = [f": {_text(body)}"] if header in TEXT else [_item(item) for item in re.split(r"\n(?! )", body)]
+    return [header, *(f"    {item}" for item in items), ""]
+
+
+def _item(item: str) -> str:
+    """An item of a section: its name as it is, its text escaped."""
+    found = NAME.match(item)
+    name = found[0] if found else ""
+    return name + _text(item.removeprefix(name))
+
+
+def _text(text: str) -> str:
+    """Text on one line, escaped, also where it would begin a list."""
+    return LIST.sub(r"\\", escaped(" ".join(text.split())))
 
 
 def typeset(text: str) -> str:
@@ -60,7 +71,7 @@ def lowered(text: str) -> str:
 
 
 def escaped(text: str, set_formula: Callable[[str], str] = lambda plain: plain) -> str:
-    """Without reStructuredText's own signs; what stands between backticks is code."""
+    """Text with reStructuredText's own signs escaped; what stands between backticks is code."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(f"`{part}`" if part.startswith("`") else set_formula(SPECIAL.sub(r"\\\1", part)) for part in parts)
 

@@ -1,4 +1,4 @@
-"""Data with something known about them: real images, and synthetic x whose latents t and decoder w are the truth."""
+"""Data with a known truth or origin: real images, and synthetic x with known latents t and decoder w."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from cmog_lib.engine import door
 
 
 class Images(eqx.Module):
-    """X: [N, D], images as rows with grey values from 0 to 1. labels: [N]. X[i].reshape(image_shape) is a picture.
+    """X: [N, D], images as rows with grey values from 0 to 1; X[i].reshape(image_shape) is a picture.
 
-    levels: how many grey values there are, which is how finely the pixels were rounded.
+    Attributes:
+        X: [N, D], grey values from 0 to 1.
+        labels: [N], the classes.
+        image_shape: height and width of a picture.
+        levels: number of grey values, which states how finely the pixels were rounded.
     """
 
     X: Float[Array, "N D"]
@@ -29,9 +33,15 @@ class Images(eqx.Module):
 
 
 class Truth(eqx.Module):
-    """p(x|t,w) = N(μ(t), σ² I) with μ written down by hand: the decoder that synthetic data really come from.
+    """p(x|t,w) = N(μ(t), σ² I) with a given μ: the decoder from which synthetic data are drawn.
 
-    sigma is a standard deviation. Every function of the library that takes a decoder takes this one.
+    Every function of the library that takes a decoder takes this one.
+
+    Attributes:
+        mu: the function μ(t).
+        log_sigma: log σ; sigma = σ is a standard deviation.
+        latent_dim: d.
+        data_dim: D.
     """
 
     mu: Callable = eqx.field(static=True)
@@ -48,7 +58,13 @@ class Truth(eqx.Module):
 
 
 class Synthetic(eqx.Module):
-    """X: [N, D], data. t: [N, d], the latents they were drawn with. w: the decoder they were drawn from."""
+    """Synthetic data x ~ p(x|t,w) with the truth from which they were drawn.
+
+    Attributes:
+        X: [N, D], data.
+        t: [N, d], the latents of the data.
+        w: the decoder from which the data were drawn.
+    """
 
     X: Float[Array, "N D"]
     t: Float[Array, "N d"]
@@ -59,9 +75,18 @@ Data = TypeVar("Data", Images, Synthetic)
 
 
 def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Data]:
-    """Training data and n_held_out held-out ones, at random without replacement; the same key, the same split.
+    """Training data and n_held_out held-out data, at random without replacement; the same key gives the same split.
 
-    Raises ValueError when n_held_out is not from 1 to N − 1, and for data that are neither Images nor Synthetic.
+    Args:
+        data: Images or Synthetic.
+        n_held_out: number of held-out data, 1 to N − 1.
+        key: a typed key.
+
+    Returns:
+        The training data and the held-out data.
+
+    Raises:
+        ValueError: if n_held_out is not from 1 to N − 1, and for data that are neither Images nor Synthetic.
     """
     N = door.kind("data", data, Images, Synthetic).X.shape[0]
     n_held_out = door.count("n_held_out", n_held_out, 1, N - 1, "both parts need data")
@@ -76,11 +101,22 @@ def split(data: Data, n_held_out: int, *, key: Key[Array, ""]) -> tuple[Data, Da
 
 
 def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
-    """x = (k + u) / levels, u ~ U(0, 1), for the pixel that was rounded to k = 0 … levels − 1: rounding undone.
+    """x = (k + u) / levels, u ~ U(0, 1), for a pixel that was rounded to k = 0 … levels − 1: undoes the rounding.
 
-    A density of rounded numbers can be made infinite by a σ that shrinks onto them. Of dequantised ones it cannot, and
-    its mean log p(x) is a lower bound on the log-probability of the rounded image, up to the constant D log levels.
-    Raises ValueError for anything but Images. Source: Theis, van den Oord and Bethge 2016, section 3.1.
+    A density of rounded numbers can become infinite as σ shrinks around them. For dequantised ones it cannot, and its
+    mean log p(x) is a lower bound on the log-probability of the rounded image, up to the constant D log levels.
+
+    Args:
+        images: the images.
+        key: a typed key.
+
+    Returns:
+        The images with new X.
+
+    Raises:
+        ValueError: for anything but Images.
+
+    Source: Theis, van den Oord and Bethge 2016, section 3.1.
     """
     door.kind("images", images, Images)
     u = np.asarray(jax.random.uniform(door.key(key), images.X.shape, images.X.dtype))
@@ -90,7 +126,10 @@ def dequantise(images: Images, *, key: Key[Array, ""]) -> Images:
 def digits() -> Images:
     """1797 real images of handwritten digits, 8 × 8, from scikit-learn's own files: no download.
 
-    X: [1797, 64] in [0, 1]. Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998).
+    Returns:
+        The images, with X [1797, 64] in [0, 1].
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998).
     """
     from sklearn.datasets import load_digits
 
@@ -101,12 +140,22 @@ def digits() -> Images:
 def mnist(split: str = "train", *, download: bool = False) -> Images:
     """60000 ("train") or 10000 ("test") real images of handwritten digits, 28 × 28.
 
-    split: which. download: fetch what is missing (11 MB for both splits, once, into the system's cache folder).
-    The files are looked for in the folder that CMOG_DATA_DIR names (mnist/*-ubyte.gz), then in that cache; the
-    SHA-256 of what they hold is checked each time.
-    X: [N, 784] in [0, 1]. Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database (1998).
-    Raises ValueError for an unknown split or a file that is not the official one, FileNotFoundError where a file is
-    missing and download is False, ConnectionError where no mirror answers.
+    Looks for the files in the folder named by CMOG_DATA_DIR (mnist/*-ubyte.gz), then in the system's cache folder. The
+    SHA-256 of their contents is checked each time.
+
+    Args:
+        split: "train" or "test".
+        download: fetch missing files (11 MB for both splits, once, into the cache).
+
+    Returns:
+        The images, with X [N, 784] in [0, 1].
+
+    Raises:
+        ValueError: for an unknown split or a file that is not the official one.
+        FileNotFoundError: if a file is missing and download is False.
+        ConnectionError: if no mirror answers.
+
+    Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database (1998).
     """
     if split not in tuple(_mnist.PREFIX):
         raise ValueError(f"split must be one of {', '.join(map(repr, _mnist.PREFIX))}, got {split!r}")
@@ -118,7 +167,18 @@ def mnist(split: str = "train", *, download: bool = False) -> Images:
 def curve(n: int, sigma: float = 0.1, *, key: Key[Array, ""]) -> Synthetic:
     """x = (t, sin 2t) + σε, t ~ N(0, 1): a thick wave in the plane, one latent dimension.
 
-    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+    Args:
+        n: number of data.
+        sigma: standard deviation of the noise.
+        key: a typed key.
+
+    Returns:
+        The data with their latents and their decoder.
+
+    Raises:
+        ValueError: if n or sigma is not positive.
+
+    Source: Slide 3.
     """
     return _draw(_on_curve, 1, 2, n, sigma, key)
 
@@ -127,7 +187,19 @@ def spiral(n: int, sigma: float = 0.05, *, key: Key[Array, ""]) -> Synthetic:
     """x = r (cos θ, sin θ) + σε, r = ¼ + ¾Φ(t), θ = 3πΦ(t), t ~ N(0, 1): one and a half turns, one latent dimension.
 
     Φ is the standard normal distribution function, which spreads the data evenly over the angle.
-    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+
+    Args:
+        n: number of data.
+        sigma: standard deviation of the noise.
+        key: a typed key.
+
+    Returns:
+        The data with their latents and their decoder.
+
+    Raises:
+        ValueError: if n or sigma is not positive.
+
+    Source: Slide 3.
     """
     return _draw(_on_spiral, 1, 2, n, sigma, key)
 
@@ -136,13 +208,25 @@ def swiss_roll(n: int, sigma: float = 0.05, *, key: Key[Array, ""]) -> Synthetic
     """x = (r cos θ, 2Φ(t₂) − 1, r sin θ) + σε, r = (1 + 2Φ(t₁))/3, θ = 4.5πr, t ~ N(0, I): two latent dimensions.
 
     Φ is the standard normal distribution function, which spreads the data evenly over the angle and the height.
-    n: how many data. sigma: standard deviation of the noise. Raises ValueError when either is not positive. Slide 3.
+
+    Args:
+        n: number of data.
+        sigma: standard deviation of the noise.
+        key: a typed key.
+
+    Returns:
+        The data with their latents and their decoder.
+
+    Raises:
+        ValueError: if n or sigma is not positive.
+
+    Source: Slide 3.
     """
     return _draw(_on_swiss_roll, 2, 3, n, sigma, key)
 
 
-# μ(t) of the three. They stand here, not inside their makers: a compiled function knows a decoder by its μ, and a
-# new one at each call would compile each time.
+# μ(t) of the three. They are module-level functions: compiled functions are cached by μ, and a new μ at each call
+# would compile each time.
 def _on_curve(t: Array) -> Array:
     return jnp.stack([t[0], jnp.sin(2 * t[0])])
 

@@ -1,8 +1,8 @@
-"""EM with the true posterior on nodes: the E-step lifts the bound to log p(X|w), the M-step lifts both.
+"""EM with the true posterior on nodes: the E-step raises the bound to log p(X|w), the M-step raises both.
 
-On fixed nodes t_s the integral is a sum, p(x|w) = Σ_s p(t_s) p(x|t_s,w), and everything here is exact for that sum.
-That it stands for the integral is the nodes' affair: where p(t|x,w) is narrower than the space between them, EM will
-fit the nodes and not what is between. `fit` warns of it.
+On fixed nodes t_s the integral is a sum, p(x|w) = Σ_s p(t_s) p(x|t_s,w), and everything here is exact for that sum. How
+well the sum stands for the integral depends on the nodes: if p(t|x,w) is narrower than the distance between them, EM
+fits the nodes and ignores what lies between. `fit` warns of it.
 """
 
 from __future__ import annotations
@@ -31,23 +31,47 @@ CHECKED = 4096  # latents at which w must be finite before an M-step begins
 
 @door("w X nodes:nodes-of-a-table")
 def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
-    """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound touches log p(x_i|w).
+    """q = argmax_q L(w, q) = p(t|x_i,w) on the nodes, for every datum: the bound equals log p(x_i|w).
 
-    w: decoder. X: [N, D], data. nodes: where q lives. Returns all N posteriors, log_weight [N, S].
-    Raises ValueError when the shapes of X and the nodes are not the decoder's. Slide 13.
+    Args:
+        w: decoder.
+        X: [N, D], data.
+        nodes: the points of q.
+
+    Returns:
+        All N posteriors, with log_weight [N, S].
+
+    Raises:
+        ValueError: if the shapes of X and the nodes do not fit the decoder, if N × S numbers are too many to hold, or
+            if μ or σ is not finite at a node.
+
+    Source: Slide 13.
     """
     return posterior(w, X, nodes)
 
 
 @door("w X:X-of-a-regression q:weights max_steps")
 def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
-    """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and uphill from w for every other decoder.
+    """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and L-BFGS from w for every other decoder.
 
-    w: decoder, where it begins. q: the E-step's, log_weight [N, S]. X: [N, D], data. max_steps: of L-BFGS, in double
-    precision; a step that would lower the value is not taken, so the value never falls. The σ of a Linear one is at
-    least √ε of its data's standard deviation, as in `ppca.em_step`.
-    Returns the new decoder. Raises ValueError when the shapes of q and X do not fit, w is not finite on q's nodes, or a
-    σ of its own belongs to a constant column. Slide 12.
+    The σ of a Linear decoder is at least √ε of its data's standard deviation, as in `ppca.em_step`.
+
+    Args:
+        w: decoder, where the search begins.
+        q: from the E-step, with log_weight [N, S].
+        X: [N, D], data.
+        max_steps: the most steps of L-BFGS, in double precision. A step that would lower the value is not taken, so the
+            value never falls.
+
+    Returns:
+        The new decoder.
+
+    Raises:
+        ValueError: if the shapes of q and X do not fit, if w is not finite on the nodes of q, or if a Linear decoder
+            has its own σ for a constant column.
+        NotFinite: if the value or its gradient is not finite during the search.
+
+    Source: Slide 12.
     """
     return highest(w, summary(X, q), max_steps)[0]
 
@@ -56,13 +80,23 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
 def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
-    w: decoder, where it begins. T: [M, N, d], M draws of every datum's latent. X: [N, D], data. max_steps: as in
-    `m_step`. Returns the new decoder. Raises ValueError for shapes that do not fit, draws or a w that are not finite,
-    and as `m_step` does for constant columns.
-    Slide 15.
+    Args:
+        w: decoder, where the search begins.
+        T: [M, N, d], M draws of every datum's latent.
+        X: [N, D], data.
+        max_steps: as in `m_step`.
+
+    Returns:
+        The new decoder.
+
+    Raises:
+        ValueError: if the shapes do not fit, if the draws or w are not finite, and for constant columns as in `m_step`.
+        NotFinite: if the value or its gradient is not finite during the search.
+
+    Source: Slide 15.
     """
     M, N, d = T.shape
-    # A draw is a node that answers for one datum.
+    # Each draw is a node that belongs to one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     of_draws = Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
     return highest(w, of_draws, max_steps)[0]
@@ -72,7 +106,20 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
 def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
-    Arguments and errors as in `e_step` and `m_step`. Slides 10–12.
+    Args:
+        w: decoder, where the search begins.
+        X: [N, D], data.
+        nodes: the points of q.
+        max_steps: as in `m_step`.
+
+    Returns:
+        The new decoder.
+
+    Raises:
+        ValueError: as in `e_step` and `m_step`.
+        NotFinite: as in `m_step`.
+
+    Source: Slides 10–12.
     """
     return m_step(w, e_step(w, X, nodes), X, max_steps=max_steps)
 
@@ -84,10 +131,25 @@ def fit(
 ) -> Run:
     """max_w log p(X|w) by E-step, M-step, E-step, M-step, …, with the bound and log p(X|w) recorded at each.
 
-    w: decoder, where it begins; see `decoders.start_at`. X: [N, D], data. nodes: fixed for the whole run. steps: how
-    many iterations. max_steps: of each M-step. progress: show the bar. After Ctrl-C it returns what there is.
-    Warns (RuntimeWarning) where half of the posteriors ended on fewer than two nodes: then the grid is too coarse.
-    Raises ValueError as `e_step` and `m_step` do. Slides 10–12.
+    Args:
+        w: decoder, where the search begins; see `decoders.start_at`.
+        X: [N, D], data.
+        nodes: fixed for the whole run.
+        steps: number of iterations.
+        max_steps: of each M-step.
+        progress: show the bar.
+
+    Returns:
+        The decoders with their values; after Ctrl-C the record up to the last complete iteration.
+
+    Raises:
+        ValueError: as in `e_step` and `m_step`.
+        NotFinite: as in `m_step`.
+
+    Warns:
+        RuntimeWarning: if half of the final posteriors rest on fewer than two nodes: the grid is too coarse.
+
+    Source: Slides 10–12.
     """
 
     def iteration(_: int, w: Any, __: None) -> tuple[Any, None, tuple[float, ...], int]:
@@ -113,7 +175,19 @@ def fit(
 def mean_bound(w: Decoder, q: Weighted, X: Float[Array, "N D"], nodes: Nodes) -> float:
     """1/N L(w, q) = 1/N Σ_i Σ_s q_i(t_s) [log p(x_i|t_s,w) + log p(t_s) − log q_i(t_s)], nats per datum.
 
-    p(t_s) is the node's share of the prior, exp(log_weight_s) of `nodes`, on which q lives. Slide 12.
+    Args:
+        w: decoder.
+        q: the posteriors of all data, with log_weight [N, S].
+        X: [N, D], data.
+        nodes: the points of q; p(t_s) is the node's share of the prior, exp(log_weight_s).
+
+    Returns:
+        A float, nats per datum.
+
+    Raises:
+        ValueError: if the shapes do not fit, or if the points of q are not the nodes.
+
+    Source: Slide 12.
     """
     return float(_mean_bound(w, q, X, nodes.log_weight))
 
@@ -134,10 +208,10 @@ def highest(w: Any, summary: Summary, max_steps: int) -> tuple[Any, int]:
 
 
 class Summary(eqx.Module):
-    """All that the M-step needs to know of q and X, per datum: how many data each node answers for, where and how wide.
+    """Sufficient statistics of q and X for the M-step, per datum: each node's share of the data, their mean and spread.
 
     t: [S, d]. n: [S] = 1/N Σ_i q_i(t_s). mean: [S, D] = Σ_i q_i(t_s) x_i / Σ_i q_i(t_s). s: [S, D], the standard
-    deviation around that mean. N has gone: decoding the S nodes is the whole cost of a step.
+    deviation around that mean. N does not appear: a step costs no more than decoding the S nodes.
     """
 
     t: Float[Array, "S d"]
@@ -153,14 +227,14 @@ def summary(X: Array, q: Weighted) -> Summary:
     unit = units(X - centre[None])
     x, n = (X - centre[None]) / unit[None], weight.sum(axis=0)
     first, second = (jnp.matmul(weight.T, power) for power in (x, x**2))
-    # A node that answers for nothing has no mean, and needs none.
+    # A node without any share of the data has no mean and needs none.
     mean, square = (moment / jnp.where(n > 0, n, 1)[:, None] for moment in (first, second))
     s = jnp.sqrt(jnp.maximum(square - mean**2, 0))
     return Summary(q.t, n, mean * unit[None] + centre[None], s * unit[None])
 
 
 def expected_log_p(w: Any, summary: Summary) -> Float[Array, ""]:
-    """1/N Σ_i E_{q_i} log p(x_i|t,w): the part of the bound that w is in."""
+    """1/N Σ_i E_{q_i} log p(x_i|t,w): the part of the bound that depends on w."""
     mu, sigma = jax.vmap(lambda t: w(t))(summary.t)
     n = summary.n[:, None]
     squares = ((summary.mean - mu) / sigma) ** 2 + (summary.s / sigma) ** 2
@@ -169,7 +243,7 @@ def expected_log_p(w: Any, summary: Summary) -> Float[Array, ""]:
 
 @eqx.filter_jit
 def regression(w: Linear, summary: Summary) -> Linear:
-    """The straight line through the nodes' means, each with the weight of the data that it answers for."""
+    """The linear regression of the nodes' means on the nodes, each weighted by its share of the data."""
     n = summary.n[:, None] / summary.n.sum()
     t_mean, x_mean = jnp.sum(n * summary.t, axis=0), jnp.sum(n * summary.mean, axis=0)
     t, x = summary.t - t_mean[None], summary.mean - x_mean[None]
@@ -183,7 +257,7 @@ def regression(w: Linear, summary: Summary) -> Linear:
 
 @eqx.filter_jit
 def _mean_bound(w: Any, q: Weighted, X: Array, log_p_t: Array) -> Array:
-    # 0 log 0 = 0: nodes that are switched off, or out of a posterior's reach, add nothing.
+    # 0 log 0 = 0: nodes that are switched off, or where a posterior is 0, add nothing.
     log_ratio = jnp.where(q.log_weight > -jnp.inf, log_p_t[None] - q.log_weight, 0)
     log_ratio = jnp.where(q.weight > 0, log_ratio, 0)
     return expected_log_p(w, summary(X, q)) + jnp.sum(q.weight * log_ratio) / len(X)

@@ -28,10 +28,23 @@ COARSE = 2.0  # nats that cells of half the side may add before a grid is called
 def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[Array, ""]) -> Nodes:
     """∫ f(t) p(t) dt = E_u Σ_s f(t_s + hu) p(t_s + hu) h^d, u ~ U(−½, ½)^d: a grid shifted at random by part of a cell.
 
-    latent_dim: d, 1 to 3. n: cells a dimension, of side h = 2·half_width/n. half_width: the integral is over
-    [-half_width, half_width]^d, outside which p(t) has 6e-5 of its mass a dimension for 4.0.
-    Without bias for any n: a training that sees another shift at every step cannot hide from the nodes between them.
-    Raises ValueError as `quadrature.grid` does, or for an untyped key. Source: Cranley and Patterson 1976.
+    It is unbiased for any n. In training, a new shift at every step prevents the decoder from fitting one set of nodes
+    and ignoring what lies between them.
+
+    Args:
+        latent_dim: d, 1 to 3.
+        n: cells per dimension, of side h = 2·half_width/n.
+        half_width: the integral is over [-half_width, half_width]^d. For 4.0, a share of 6e-5 of p(t) lies outside in
+            each dimension.
+        key: a typed key.
+
+    Returns:
+        The shifted nodes, whose weights contain p(t) h^d.
+
+    Raises:
+        ValueError: as in `quadrature.grid`, or for an untyped key.
+
+    Source: Cranley and Patterson 1976.
     """
     centres = grid(latent_dim, n, half_width).t
     return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
@@ -56,20 +69,36 @@ def fit(
 ) -> Ascent:
     """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: maximum likelihood, the integral inside the gradient.
 
-    It climbs E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this
-    is below log p(x|w), by less the finer the grid: a posterior narrower than a cell costs nats. `quadrature.exact`
-    gives log p(x|w) itself.
+    Maximises E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this
+    is below log p(x|w); the gap shrinks as the grid becomes finer. A posterior narrower than a cell costs nats.
+    `quadrature.exact` gives log p(x|w) itself.
 
-    w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`. X: [N, D], data. Every step
-    takes batch_size data at random and a `shifted_grid` of n cells a dimension (by default 512, 32 or 14). Of data
-    dealt out over k devices, each device draws its part of the batch from its own rows; batch_size is rounded up to a
-    multiple of k.
-    steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam; the
-    bar shows nats per datum. Returns w and the trace of these, one a step; after Ctrl-C what there is.
-    Warns (RuntimeWarning) where half the side would have added more than 2 nats in the end.
-    Raises ValueError for data that are not finite or not the decoder's, for more latent dimensions, and where w gives
-    values that are not finite, naming the place; NotFinite where that happens at a later step, naming the step and what
-    was seen there.
+    If the data are sharded over k devices, each device draws its part of the batch from its own rows.
+
+    Args:
+        w: decoder with latent_dim 1, 2 or 3, where training begins; see `decoders.start_at`.
+        X: [N, D], data.
+        steps: number of steps.
+        key: a typed key.
+        n: cells per dimension of the `shifted_grid` of every step; by default 512, 32 or 14 for d = 1, 2, 3.
+        half_width: of the `shifted_grid`.
+        batch_size: number of data drawn at random at every step, rounded up to a multiple of k.
+        learning_rate: of the default optimiser, Adam, as in `optimise.ascend`.
+        optimiser: as in `optimise.ascend`; by default Adam.
+        chunk: as in `optimise.ascend`.
+        progress: show the bar, in nats per datum.
+        checkpoint: as in `optimise.ascend`.
+
+    Returns:
+        w and the trace of the value of each step, in nats per datum; after Ctrl-C the result so far.
+
+    Raises:
+        ValueError: for data that are not finite or do not fit the decoder, for more latent dimensions, and if w gives
+            values that are not finite; the message names the place.
+        NotFinite: if values become not finite at a later step; the message names the step and what was found there.
+
+    Warns:
+        RuntimeWarning: if, at the end of training, cells of half the side would add more than 2 nats.
     """
     n = CELLS[w.latent_dim] if n is None else n
     nodes, side = grid(w.latent_dim, n, half_width), jnp.asarray(2 * half_width / n, X.dtype)
@@ -96,7 +125,7 @@ def fit(
 
 
 class _Problem(eqx.Module):
-    """What a step needs beside w: all data, the unshifted nodes and the side of their cells, the batch."""
+    """The inputs of a step besides w: all data, the unshifted nodes and the side of their cells, the batch."""
 
     X: Float[Array, "N D"]
     centres: Float[Array, "S d"]
@@ -108,7 +137,7 @@ class _Problem(eqx.Module):
 def mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
     """1/N Σ_i log Σ_s p(x_i|t_s,w) p(t_s) h^d, on a random batch and a grid that is shifted at random."""
     X, nodes = _batch_and_nodes(problem, key)
-    # In one block, unlike quadrature.log_p_x: its blocks are decoded a second time on the way back.
+    # In one block, unlike quadrature.log_p_x, whose blocks are decoded a second time in the backward pass.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()
 
 
@@ -123,7 +152,7 @@ def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array,
     most = (2 * n) ** d
 
     def nats(n: int) -> float:
-        # Both grids have as many nodes, some of them switched off: what is compiled for one serves the other.
+        # Both grids have equally many nodes, some of them switched off, so that one compiled function serves both.
         centres = np.asarray(grid(d, n, half_width).t)
         centres = np.pad(centres, ((0, most - len(centres)), (0, 0)), mode="edge")
         side = jnp.asarray(2 * half_width / n, centres.dtype)

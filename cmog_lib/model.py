@@ -18,7 +18,16 @@ LOG_2PI = math.log(2 * math.pi)
 def log_p_t(t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(t) = log N(t; 0, I), in nats.
 
-    t: [d], one latent point. Raises ValueError when t is no finite vector of floats. Slide 2.
+    Args:
+        t: [d], one latent point.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if t is not a finite vector of floats.
+
+    Source: Slide 2.
     """
     return -0.5 * jnp.sum(t**2 + LOG_2PI)
 
@@ -27,8 +36,18 @@ def log_p_t(t: Float[Array, "d"]) -> Float[Array, ""]:
 def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x|t,w) = log N(x; μ(t,w), diag σ²(t,w)), in nats.
 
-    w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        t: [d], one latent point.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if the shapes of x and t do not fit the decoder.
+
+    Source: Slides 3 and 9.
     """
     mu, sigma = w(t)
     return -0.5 * jnp.sum(((x - mu) / sigma) ** 2 + 2 * jnp.log(sigma) + LOG_2PI)
@@ -38,19 +57,40 @@ def log_p_x_given_t(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> F
 def log_p_xt(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> Float[Array, ""]:
     """log p(x,t|w) = log p(x|t,w) + log p(t), in nats.
 
-    w: decoder. x: [D], one datum. t: [d], one latent point.
-    Raises ValueError when the shapes of x and t are not the decoder's. Slides 3 and 9.
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        t: [d], one latent point.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if the shapes of x and t do not fit the decoder.
+
+    Source: Slides 3 and 9.
     """
     return log_p_x_given_t(w, x, t) + log_p_t(t)
 
 
 @door("w:decoder X T")
 def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S d"]) -> Float[Array, "N S"]:
-    """log p(x_i|t_k,w) for all data against all latents, in nats: the decoder once per latent, two matrix products.
+    """log p(x_i|t_k,w) for all data and all latents, in nats: the decoder once per latent, two matrix products.
 
-    w: decoder. X: [N, D], data. T: [S, d], latents. Returns [N, S].
-    Equal to `log_p_x_given_t` on every pair: Σ(x−μ)²/σ² is multiplied out into x²·σ⁻² − 2x·(μσ⁻²) + μ²σ⁻².
-    Raises ValueError when the shapes of X and T are not the decoder's. Slide 9.
+    Equals `log_p_x_given_t` for every pair: Σ(x−μ)²/σ² is multiplied out into x²·σ⁻² − 2x·(μσ⁻²) + μ²σ⁻².
+
+    Args:
+        w: decoder.
+        X: [N, D], data.
+        T: [S, d], latents.
+
+    Returns:
+        [N, S], nats.
+
+    Raises:
+        ValueError: if the shapes of X and T do not fit the decoder.
+
+    Source: Slide 9.
     """
     mu, sigma = jax.vmap(lambda t: w(t))(T)
     # The three terms cancel; only x − μ matters, so both are measured from the data's mean, where they are small, and
@@ -66,8 +106,18 @@ def log_p_x_given_t_table(w: Decoder, X: Float[Array, "N D"], T: Float[Array, "S
 def sample(w: Decoder, n: int, *, key: Key[Array, ""]) -> tuple[Float[Array, "n d"], Float[Array, "n D"]]:
     """t ~ p(t) = N(0, I), then x ~ p(x|t,w) = N(μ(t,w), diag σ²(t,w)): ancestral sampling.
 
-    w: decoder. n: how many pairs. Returns t [n, d] and x [n, D].
-    Raises ValueError when n < 1 or the key is not a typed one. Slides 2 and 3.
+    Args:
+        w: decoder.
+        n: number of pairs.
+        key: a typed key.
+
+    Returns:
+        t [n, d] and x [n, D].
+
+    Raises:
+        ValueError: if n < 1 or the key is not a typed one.
+
+    Source: Slides 2 and 3.
     """
     key_t, key_x = jax.random.split(key)
     t = jax.random.normal(key_t, (n, w.latent_dim))

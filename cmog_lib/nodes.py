@@ -1,4 +1,4 @@
-"""Nodes: the points at which integrals over the latent space are added up."""
+"""Nodes: the points at which integrals over the latent space are evaluated as sums."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from jaxtyping import Array, Float
 
 
 class Nodes(eqx.Module):
-    """∫ f(t) p(t) dt ≈ Σ_s exp(log_weight_s) f(t_s): the prior is inside the weights.
+    """∫ f(t) p(t) dt ≈ Σ_s exp(log_weight_s) f(t_s): the weights contain the prior.
 
-    t: [S, d], latents. log_weight: [S]; -inf switches a node off. Slide 2.
+    Attributes:
+        t: [S, d], latents.
+        log_weight: [S]; -inf switches a node off.
+
+    Source: Slide 2.
     """
 
     t: Float[Array, "S d"]

@@ -1,4 +1,4 @@
-"""q(t): the three forms a posterior over one datum's latents takes in the series."""
+"""q(t): the three forms of a posterior over one datum's latents in this series."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from cmog_lib.model import LOG_2PI
 class Gaussian(eqx.Module):
     """q(t) = ∏_j N(t_j; m_j, s_j²): the factorised Gaussian, s a standard deviation.
 
-    m: [d]. log_s: [d], so that s is positive by construction. Raises ValueError when they do not fit. Slide 18.
+    Attributes:
+        m: [d], the mean; a batch of posteriors has more axes in front.
+        log_s: of the shape of m, so that s is positive by construction.
+
+    Raises:
+        ValueError: if the shapes of m and log_s differ, or if s² is not a positive, finite number in its precision.
+
+    Source: Slide 18.
     """
 
     m: Float[Array, "*batch d"]
@@ -49,12 +56,33 @@ class Gaussian(eqx.Module):
         return jnp.sum(self.log_s + 0.5 * (1 + LOG_2PI), axis=-1)
 
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
-        """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M."""
+        """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M.
+
+        Args:
+            M: number of draws.
+            key: a typed key.
+
+        Returns:
+            [M, d], the draws; for a batch of posteriors its axes stand between M and d.
+
+        Raises:
+            ValueError: if M < 1 or the key is not a typed one.
+        """
         noise = jax.random.normal(door.key(key), (door.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + self.s[None] * noise
 
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
-        """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
+        """log q(t), in nats.
+
+        Args:
+            t: [d], one latent point.
+
+        Returns:
+            A scalar, nats.
+
+        Raises:
+            ValueError: if t does not fit, and for a batch of posteriors; use `jax.vmap` over it.
+        """
         t = door.array("t", t, _one(self.m))
         return -0.5 * jnp.sum(((t - self.m) / self.s) ** 2 + 2 * self.log_s + LOG_2PI)
 
@@ -62,8 +90,13 @@ class Gaussian(eqx.Module):
 class FullGaussian(eqx.Module):
     """q(t) = N(t; m, L Lᵀ): a Gaussian with any covariance, through its Cholesky factor L.
 
-    m: [d]. L: [d, d], lower triangular with a positive diagonal, as `jnp.linalg.cholesky` makes it.
-    Raises ValueError when they do not fit, and for another triangle or diagonal.
+    Attributes:
+        m: [d], the mean; a batch of posteriors has more axes in front.
+        L: [d, d], lower triangular with a positive diagonal, as `jnp.linalg.cholesky` returns it.
+
+    Raises:
+        ValueError: if the shapes of m and L do not fit, if L has entries above its diagonal, or if its diagonal is not
+            positive.
     """
 
     m: Float[Array, "*batch d"]
@@ -89,15 +122,36 @@ class FullGaussian(eqx.Module):
 
     @full_precision
     def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
-        """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M."""
+        """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M.
+
+        Args:
+            M: number of draws.
+            key: a typed key.
+
+        Returns:
+            [M, d], the draws; for a batch of posteriors its axes stand between M and d.
+
+        Raises:
+            ValueError: if M < 1 or the key is not a typed one.
+        """
         noise = jax.random.normal(door.key(key), (door.count("M", M), *self.m.shape), self.m.dtype)
         return self.m[None] + jnp.einsum("...ij,...j->...i", self.L, noise)
 
     @full_precision
     def log_q(self, t: Float[Array, "d"]) -> Float[Array, ""]:
-        """log q(t), in nats. Raises ValueError for a batch of posteriors: take `jax.vmap`."""
+        """log q(t), in nats.
+
+        Args:
+            t: [d], one latent point.
+
+        Returns:
+            A scalar, nats.
+
+        Raises:
+            ValueError: if t does not fit, and for a batch of posteriors; use `jax.vmap` over it.
+        """
         t = door.array("t", t, _one(self.m))
-        # L⁻¹ has no t in it: of many draws, mapped over t, it is made once, and each costs a small product.
+        # L⁻¹ does not depend on t: under vmap over t it is computed once, and each draw costs a small product.
         inverse = jax.scipy.linalg.solve_triangular(self.L, jnp.eye(len(self.m), dtype=self.L.dtype), lower=True)
         standard = inverse @ (t - self.m)
         return -0.5 * jnp.sum(standard**2 + LOG_2PI) - jnp.sum(jnp.log(jnp.diagonal(self.L)))
@@ -106,8 +160,13 @@ class FullGaussian(eqx.Module):
 class Weighted(eqx.Module):
     """E_q f(t) = Σ_s weight_s f(t_s): points with weights that sum to one, from a grid, importance draws or a chain.
 
-    t: [S, d], the points. log_weight: [S], or [N, S] for N data on the same points; a constant is subtracted from each
-    row, so that its weights sum to one. Raises ValueError when they do not fit, and for a row without any weight.
+    Attributes:
+        t: [S, d], the points.
+        log_weight: [S], or [N, S] for N data on the same points. A constant is subtracted from each row, so that its
+            weights sum to one.
+
+    Raises:
+        ValueError: if the shapes of t and log_weight do not fit, and for a row without a weight above zero.
     """
 
     t: Float[Array, "S d"]
@@ -138,19 +197,29 @@ class Weighted(eqx.Module):
 
     @full_precision
     def expect(self, f: Callable[[Float[Array, "d"]], Array]) -> Array:
-        """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point; f may return an array of any shape."""
+        """E_q f(t) = Σ_s weight_s f(t_s), for f of one latent point.
+
+        Args:
+            f: a function of t [d]; it may return an array of any shape.
+
+        Returns:
+            The expectation, of the shape of f(t); for N data on the same points, N comes first.
+
+        Raises:
+            ValueError: if f is not a function.
+        """
         return jnp.tensordot(self.weight, jax.vmap(door.function("f", f))(self.t), axes=1)
 
 
 def _one(m: Array) -> tuple[int, ...]:
-    """The shape of t, if m is that of one posterior."""
+    """The shape of t, if m belongs to one posterior."""
     if m.ndim > 1:
         raise ValueError(f"q must be one posterior, got a batch of shape {list(m.shape[:-1])}; take jax.vmap over it")
     return m.shape
 
 
 def _lower(L: Array) -> Array:
-    """L, if it is a lower Cholesky factor, or if its values are not known yet."""
+    """L, if it is a lower Cholesky factor or its values are not known yet."""
     if isinstance(L, jax.core.Tracer):
         return L
     known = _known(L)
@@ -168,12 +237,12 @@ def _lower(L: Array) -> Array:
 
 
 def _known(value: Array) -> Any:
-    """Known numbers as NumPy's, of which nothing is compiled; over hosts as they are. In a trace neither is traced."""
+    """Known numbers as a NumPy array, so that nothing is compiled; over hosts unchanged. Neither is traced."""
     return np.asarray(value) if value.is_fully_addressable else value
 
 
 def _check_s(log_s: Array) -> None:
-    """That s² = exp(2 log_s), which covariances and divergences contain, is positive and finite in its precision."""
+    """Checks that s² = exp(2 log_s), which covariances and divergences contain, is positive and finite."""
     if isinstance(log_s, jax.core.Tracer):
         return
     lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))

@@ -16,7 +16,8 @@ release = importlib.metadata.version("cmog_lib")
 language = "en"  # of en_GB Sphinx lacks the plural, and its search breaks off
 repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx.ext.githubpages"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
+extensions += ["sphinx.ext.githubpages"]
 templates_path = ["_templates"]
 suppress_warnings = ["mystnb.mime_priority"]
 
@@ -33,6 +34,8 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style")]  # a list of fields, not an entry for each
 add_module_names = False
 python_display_short_literal_types = True
 viewcode_line_numbers = False
@@ -84,6 +87,6 @@ def copy_mathjax(app, exception):
 
 
 def setup(app):
-    """Docstrings go through the house's own reader."""
-    app.connect("autodoc-process-docstring", docstrings.process)
+    """Docstrings go through the house's own reader, then through napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", docstrings.process, priority=400)
     app.connect("build-finished", copy_mathjax)

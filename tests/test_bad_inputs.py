@@ -399,7 +399,7 @@ ROWS = {
     "amortised.encoders.MLP": "data_dim:n latent_dim:n width:n depth:n key",
     "bound.expected_log_joint": "w q:q-or-weights x n:n-on-a-grid",
     "bound.importance": "w q x:x-or-X M:n key",
-    "bound.kl": "q:q-or-weights w x nodes",
+    "bound.kl": "w q:q-or-weights x nodes",
     "bound.kl_to_prior": "q:any-factorised-q",
     "bound.log_weights": "w q x:x-or-X M:n key",
     "bound.lower_bound": "w q x M:n key",

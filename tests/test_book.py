@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib
+import inspect
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,12 +14,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docutils.core
+import docutils.nodes
 import nbformat
 import pytest
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 from book import build, course, execute, library, pages, slides
 from book.__main__ import main as make_book
-from book.docstrings import restructured, typeset
+from book.docstrings import process, typeset
 
 # nbclient leaves the event loop of a thread open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -221,11 +228,68 @@ def test_indices_of_a_docstring_are_lowered_and_names_left_alone(formula, set_as
     assert typeset(formula) == set_as
 
 
-def test_a_docstring_becomes_its_formula_a_list_of_arguments_and_the_rest():
-    lines = restructured("p(t) = N(0, I)\n\nt: [d], one point. M, N: counts. Raises ValueError. Slide 2.", formula=True)
-    assert lines[:3] == [".. container:: formula", "", "   p(t) = N(0, I)"]
-    assert "- ``t``: [d], one point." in lines and "- ``M, N``: counts." in lines
-    assert "Raises ValueError. Slide 2." in lines
+@functools.cache
+def napoleon():
+    settings = runpy.run_path(str(execute.ROOT / "docs" / "conf.py"))
+    return Config(**{name: value for name, value in settings.items() if name.startswith("napoleon_")})
+
+
+def doctree(docstring, what="function"):
+    """What docutils makes of a docstring after the house's reader and napoleon, set as docs/conf.py sets it."""
+    lines = docstring.splitlines()
+    process(None, what, "thing", None, None, lines)
+    text = str(GoogleDocstring(lines, napoleon(), None, what, "thing"))
+    return docutils.core.publish_doctree(text, settings_overrides={"report_level": 5})
+
+
+DOCSTRING = """p(t|w)_s = N(0, I)
+
+Draws p(x|w) and *all
+others*, `a_b`, x_i_.
+
+Args:
+    t: [d], one point: any
+        of them, |t| < 2.
+    half_width: d.
+    *args: more.
+
+Returns:
+    [N], a_i: the values.
+
+Raises:
+    ValueError: if x_ is not finite.
+
+Source: Slide 2."""
+
+
+def test_a_docstring_becomes_its_formula_its_fields_and_its_source():
+    tree = doctree(DOCSTRING)
+    assert not list(tree.findall(docutils.nodes.system_message)) and not list(tree.findall(docutils.nodes.emphasis))
+    formula, text, fields, source = tree.children
+    assert formula["classes"] == ["formula"] and formula.astext() == "p(t|w)s = N(0, I)"
+    assert text.astext() == "Draws p(x|w) and *all others*, a_b, x_i_." and source.astext() == "Source: Slide 2."
+    assert [tuple(part.astext() for part in field.children) for field in fields.children] == [
+        ("param t", "[d], one point: any of them, |t| < 2."),
+        ("param half_width", "d."),
+        ("param *args", "more."),
+        ("returns", "[N], a_i: the values."),
+        ("raises ValueError", "if x_ is not finite."),
+    ]
+
+
+def test_the_attributes_of_a_docstring_are_one_list_and_a_property_has_its_formula_alone():
+    (fields,) = doctree("x = t\n\nAttributes:\n    log_s: [d].\n    t: d.", "class").children[1:]
+    assert fields.astext().split() == ["Attributes", "log_s", "--", "[d].", "t", "--", "d."]
+    (formula,) = doctree("log q(t): Σ_j s_j, in nats.", "property").children[1:]
+    assert formula["classes"] == ["formula"] and formula.astext() == "log q(t): Σj sj, in nats."
+
+
+def test_every_docstring_of_the_reference_is_read_without_complaint():
+    for entry in (entry for room in library.rooms().values() for entry in room):
+        module, _, own = entry.name.rpartition(".")
+        thing = getattr(importlib.import_module(module), own)
+        tree = doctree(inspect.getdoc(thing), entry.kind)
+        assert not list(tree.findall(docutils.nodes.system_message)), entry.name
 
 
 def test_every_function_of_the_readme_has_its_place_in_the_reference():

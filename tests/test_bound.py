@@ -120,7 +120,7 @@ def test_bound_plus_kl_is_log_marginal_for_a_network_and_any_q(dtype):
     nodes = quadrature.grid(2, 160)
     log_p_x = quadrature.log_p_x(w, x[None], nodes)[0]
     for q in [*qs, bound.on_nodes(qs[0], nodes), posterior_of(w, x, nodes)]:
-        total = bound.lower_bound_on_nodes(w, q, x, nodes) + bound.kl(q, w, x, nodes)
+        total = bound.lower_bound_on_nodes(w, q, x, nodes) + bound.kl(w, q, x, nodes)
         assert abs(total - log_p_x) < (1e-3 if dtype == "float32" else 1e-9)
 
 
@@ -130,7 +130,7 @@ def test_three_roads_add_up(dtype):
     truth = quadrature.exact(w, x[None], tolerance=1e-10)
     for q in qs:
         lower_bound = bound.expected_log_joint(w, q, x, n=64) + q.entropy
-        gap = bound.kl(q, w, x, quadrature.grid(2, 240, 8.0))  # beyond 6 the prior still has 4e-9
+        gap = bound.kl(w, q, x, quadrature.grid(2, 240, 8.0))  # beyond 6 the prior still has 4e-9
         assert gap > 0.1
         assert abs(lower_bound + gap - truth.log_p_x[0]) < (1e-3 if dtype == "float32" else 1e-9)
 
@@ -144,9 +144,9 @@ def test_kl_is_zero_at_the_posterior_and_only_there(dtype):
     w, qs, x = bent(dtype)
     nodes = quadrature.grid(2, 160)
     q = posterior_of(w, x, nodes)
-    assert abs(bound.kl(q, w, x, nodes)) < (1e-4 if dtype == "float32" else 1e-12)
+    assert abs(bound.kl(w, q, x, nodes)) < (1e-4 if dtype == "float32" else 1e-12)
     assert jnp.allclose(bound.lower_bound_on_nodes(w, q, x, nodes), quadrature.log_p_x(w, x[None], nodes)[0], rtol=1e-5)
-    assert all(bound.kl(other, w, x, nodes) > 0.1 for other in qs)
+    assert all(bound.kl(w, other, x, nodes) > 0.1 for other in qs)
 
 
 def test_expected_log_joint_of_a_weighted_q_is_its_sum(dtype):
@@ -160,7 +160,7 @@ def test_a_q_too_narrow_for_the_grid_is_reported(dtype):
     w, _, x = bent(dtype)
     narrow = Gaussian(jnp.zeros(2, dtype), jnp.full(2, -5.0, dtype))
     with pytest.warns(RuntimeWarning, match=r"q adds up to .* on these nodes, not to 1"):
-        bound.kl(narrow, w, x, quadrature.grid(2, 24))
+        bound.kl(w, narrow, x, quadrature.grid(2, 24))
 
 
 @pytest.mark.parametrize("wrong", ["w", "x", "q", "other nodes", "n", "M"])
@@ -169,9 +169,9 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     nodes = quadrature.grid(2, 8)
     calls = {
         "w": (lambda: bound.lower_bound(None, q, x, 2, key=jax.random.key(0)), "w must be a decoder"),
-        "x": (lambda: bound.kl(q, w, x[:3], nodes), r"x must be .* \[5\], got float32\[3\]"),
+        "x": (lambda: bound.kl(w, q, x[:3], nodes), r"x must be .* \[5\], got float32\[3\]"),
         "q": (
-            lambda: bound.kl(posterior_of(w, x, nodes), w, x, quadrature.grid(2, 9)),
+            lambda: bound.kl(w, posterior_of(w, x, nodes), x, quadrature.grid(2, 9)),
             r"q.log_weight must be .*\[81\]",
         ),
         "other nodes": (

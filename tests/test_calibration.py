@@ -131,7 +131,7 @@ importances = eqx.filter_jit(lambda w, q, X, keys: jax.vmap(lambda key: bound.im
 in_closed_form = eqx.filter_jit(
     lambda w, q, X: jax.vmap(lambda q, x: bound.expected_log_joint(w, q, x, n=48) + q.entropy)(q, X)
 )
-on_nodes = eqx.filter_jit(lambda w, q, x, nodes: (bound.lower_bound_on_nodes(w, q, x, nodes), bound.kl(q, w, x, nodes)))
+on_nodes = eqx.filter_jit(lambda w, q, x, nodes: (bound.lower_bound_on_nodes(w, q, x, nodes), bound.kl(w, q, x, nodes)))
 
 
 def drawn(kind, d, seed, scale, sigma, width):

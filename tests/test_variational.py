@@ -148,7 +148,7 @@ def test_on_a_grid_the_bound_never_falls_and_with_kl_it_adds_up_to_log_p_x(dtype
     for i, x in enumerate(X):
         q = Weighted(found.t, found.q.log_weight[i])
         assert abs(bound.lower_bound_on_nodes(w, q, x, nodes) - found.bound[i, -1]) < rounding(dtype)
-        gap = bound.kl(q, w, x, nodes)
+        gap = bound.kl(w, q, x, nodes)
         assert abs(found.bound[i, -1] + gap - log_p_x[i]) < rounding(dtype)
         # One latent has nothing to be factorised, and several are not independent here.
         assert abs(gap) < rounding(dtype) if d == 1 else gap > 1e-3

@@ -1,9 +1,7 @@
-"""L(w, q), the lower bound on log p(x|w), its parts, and KL(q‖p(t|x,w)), by which it is lower."""
+"""L(w, q), the lower bound on log p(x|w), its parts, and the gap KL(q‖p(t|x,w))."""
 
 from cmog_lib.bound.draws import importance, log_weights, lower_bound
 from cmog_lib.bound.expected import expected_log_joint, kl_to_prior
-
-# Lecture 4 shows these two, which the sums on nodes are made of.
 from cmog_lib.bound.nodes import kl, lower_bound_on_nodes, on_nodes
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""E_q log p(x,t|w), the part of the bound that w is in: closed form where there is one, else nodes laid where q is."""
+"""E_q log p(x,t|w), the part of the bound that depends on w: in closed form, or on nodes placed where q is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,22 @@ def expected_log_joint(
 ) -> Float[Array, ""]:
     """E_q log p(x,t|w) = ∫ q(t) log p(x,t|w) dt, in nats. With a Gaussian's entropy, L(w,q) = this + entropy(q).
 
-    w: decoder. q: a posterior of one datum. x: [D], that datum.
-    For a Gaussian q and a Linear decoder it is closed form, log p(x,m|w) − ½ tr[(I + WᵀΣ₀⁻¹W) C] with C the covariance
-    of q; for a Weighted q a sum over its points; else Gauss–Hermite with n nodes a dimension, laid out where q is.
-    Raises ValueError when the shapes do not fit, and where n^d nodes are too many. Slides 12 and 15.
+    For a Gaussian q and a Linear decoder it has the closed form log p(x,m|w) − ½ tr[(I + WᵀΣ₀⁻¹W) C] with C the
+    covariance of q. For a Weighted q it is a sum over its points. Otherwise it is computed by Gauss–Hermite quadrature.
+
+    Args:
+        w: decoder.
+        q: a posterior of one datum.
+        x: [D], that datum.
+        n: Gauss–Hermite nodes per dimension, at least 2, placed where q is.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if the shapes do not fit, and if the sum would need too many nodes, n^d.
+
+    Source: Slides 12 and 15.
     """
     if isinstance(q, Weighted):
         return q.expect(lambda t: log_p_xt(w, x, t))
@@ -36,10 +48,20 @@ def expected_log_joint(
 
 @door("q:factorised-of-any")
 def kl_to_prior(q: Gaussian) -> Float[Array, "*batch d"]:
-    """KL(q̃_j‖p(t_j)) = ½ (m_j² + s_j² − 1) − log s_j, latent by latent, in nats; their sum over j is KL(q‖p(t)).
+    """KL(q̃_j‖p(t_j)) = ½ (m_j² + s_j² − 1) − log s_j, for each latent, in nats; their sum over j is KL(q‖p(t)).
 
-    q: a factorised Gaussian, or a batch of them. What q says about x, a latent at a time: 0 where it says nothing.
-    L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)) is the other way to write the bound. Raises ValueError for another q.
+    Measures the information about x that q holds in each latent: 0 if q̃_j is the prior. The bound can also be written
+    L(w,q) = E_q log p(x|t,w) − KL(q‖p(t)).
+
+    Args:
+        q: a factorised Gaussian, or a batch of them.
+
+    Returns:
+        Of the shape of q.m, nats.
+
+    Raises:
+        ValueError: for another q.
+
     Source: Kingma and Welling 2014, app. B.
     """
     return 0.5 * (q.m**2 + q.s**2 - 1) - q.log_s

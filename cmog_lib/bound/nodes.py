@@ -1,4 +1,4 @@
-"""L(w, q) and KL(q‖p(t|x,w)) on the nodes of a grid, where they add up to log p(x|w) for any q: for one datum."""
+"""L(w, q) and KL(q‖p(t|x,w)) of one datum on the nodes of a grid; for any q their sum is log p(x|w)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,24 @@ def lower_bound_on_nodes(
 ) -> Float[Array, ""]:
     """L(w,q) = Σ_s q_s [log p(x|t_s,w) + log p_s − log q_s], where p_s = exp(log_weight_s) is the node's share of p(t).
 
-    w: decoder. q: a posterior of one datum; a Weighted one lives on these nodes. x: [D]. nodes: from `quadrature.grid`.
-    With `kl` on the same nodes it adds up to log p(x|w) = `quadrature.log_p_x` on them, to the last digit, for any q.
-    Raises ValueError when the shapes do not fit. Slide 12.
+    Its sum with `kl` on the same nodes is log p(x|w) = `quadrature.log_p_x` on them, up to rounding, for any q.
+
+    Args:
+        w: decoder.
+        q: a posterior of one datum; the points of a Weighted one must be these nodes.
+        x: [D], that datum.
+        nodes: from `quadrature.grid`.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if the shapes do not fit, or if the points of a Weighted q are not the nodes.
+
+    Warns:
+        RuntimeWarning: if a Gaussian q is too narrow for the grid or reaches out of it, as in `on_nodes`.
+
+    Source: Slide 12.
     """
     q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
     log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
@@ -29,10 +44,25 @@ def lower_bound_on_nodes(
 
 
 @door("w:decoder x nodes q:on-nodes")
-def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
+def kl(w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], nodes: Nodes) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = Σ_s q_s [log q_s − log p(t_s|x,w)] ≥ 0, in nats: the gap between log p(x|w) and L(w,q).
 
-    Arguments and errors as in `lower_bound_on_nodes`. Slide 12.
+    Args:
+        w: decoder.
+        q: a posterior of one datum; the points of a Weighted one must be these nodes.
+        x: [D], that datum.
+        nodes: from `quadrature.grid`.
+
+    Returns:
+        A scalar, nats.
+
+    Raises:
+        ValueError: if the shapes do not fit, or if the points of a Weighted q are not the nodes.
+
+    Warns:
+        RuntimeWarning: if a Gaussian q is too narrow for the grid or reaches out of it, as in `on_nodes`.
+
+    Source: Slide 12.
     """
     q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
     log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
@@ -43,9 +73,18 @@ def kl(q: Gaussian | FullGaussian | Weighted, w: Decoder, x: Float[Array, "D"], 
 def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     """q_s = q(t_s) h^d / Σ_s' q(t_s') h^d: a Gaussian as weights on the nodes of a grid.
 
-    q: of one datum. nodes: from `quadrature.grid`, whose log_weight is that of p(t_s) h^d.
-    Warns (RuntimeWarning) where q is too narrow for the grid or reaches out of it. Raises ValueError when the shapes
-    do not fit.
+    Args:
+        q: a Gaussian of one datum.
+        nodes: from `quadrature.grid`, whose log_weight is that of p(t_s) h^d.
+
+    Returns:
+        The weights on the nodes; they sum to one.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Warns:
+        RuntimeWarning: if q is too narrow for the grid or reaches out of it.
     """
     log_cell = nodes.log_weight + 0.5 * jnp.sum(nodes.t**2 + LOG_2PI, axis=1)
     log_q = jax.vmap(q.log_q)(nodes.t) + log_cell

@@ -1,3 +1,3 @@
-"""Where `classroom.course` looks for a checkpoint."""
+"""The place from which `classroom.course` imports `Checkpoint`."""
 
 from cmog_lib.engine.optimise.checkpoint import Checkpoint as Checkpoint

@@ -1,4 +1,4 @@
-"""What both loops need: which part of w moves, what an objective must return, what is said when a number fails."""
+"""For both loops: which part of w moves, what an objective must return, messages for numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from jaxtyping import Float, PyTree
 
 
 class Ascent(eqx.Module):
-    """Where `ascend` ended: w, the objective's value before every step taken, and whether the reader stopped it."""
+    """The result of `ascend`: where it ended.
+
+    Attributes:
+        w: the last w.
+        trace: [steps], the objective's value before every step that was taken.
+        interrupted: True if Ctrl-C stopped it.
+    """
 
     w: PyTree
     trace: Float[np.ndarray, "steps"]
@@ -20,7 +26,12 @@ class Ascent(eqx.Module):
 
 
 class NotFinite(ArithmeticError):
-    """Something was NaN or infinite: at `step`; `ascent` holds the last good w and the trace up to there."""
+    """A value, a gradient or w itself was NaN or infinite.
+
+    Attributes:
+        step: the step or evaluation at which it was found.
+        ascent: the last good w and the trace up to there.
+    """
 
     def __init__(self, message: str, step: int, ascent: Ascent) -> None:
         super().__init__(message)

@@ -28,9 +28,14 @@ from cmog_lib.engine.optimise.faults import (
 
 
 class Optimum(eqx.Module):
-    """Where `maximise` ended: w, the objective's value there, and whether the tolerance was met.
+    """The result of `maximise`: where it ended.
 
-    steps: taken. evaluations: of the objective with its gradient, at least one a step.
+    Attributes:
+        w: the best w.
+        value: the objective's value there.
+        steps: number of steps taken.
+        converged: whether the tolerance was met.
+        evaluations: number of evaluations of the objective with its gradient, at least one per step.
     """
 
     w: PyTree
@@ -52,13 +57,25 @@ def maximise(
 ) -> Optimum:
     """max_w objective(w, *args), deterministic, by L-BFGS in float64.
 
-    objective: returns a scalar; a function defined once, not anew for each call, is compiled once. w: any pytree, whose
-    floating-point arrays are moved. args: handed through; arrays come as float64. tolerance: it has converged when a
-    step gains less than tolerance · max(1, |value|), or when no entry of the gradient is larger than tolerance.
-    lower: a pytree like w, below which no entry goes. progress: show a bar of max_steps meanwhile. Returns w in the
-    session's precision.
-    Raises NotFinite when the value or the gradient is not finite, ValueError for a tolerance or step count that is not
-    positive or a w without floating-point arrays. Source: SciPy's L-BFGS-B.
+    Args:
+        objective: returns a scalar. A function that is defined once, not anew for each call, is compiled once.
+        w: any pytree, whose floating-point arrays are moved.
+        args: passed to the objective; its arrays arrive as float64.
+        tolerance: it has converged when a step gains less than tolerance · max(1, |value|), or when no entry of the
+            gradient is larger than tolerance.
+        max_steps: the most steps.
+        lower: a pytree like w, a lower limit for every entry.
+        progress: show a bar of max_steps.
+
+    Returns:
+        The optimum, with w in the session's precision.
+
+    Raises:
+        NotFinite: if the value or the gradient is not finite.
+        ValueError: for a tolerance or step count that is not positive, a w without floating-point arrays, an objective
+            that is not a function or returns no scalar, or a `lower` that does not fit w.
+
+    Source: SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
     from tqdm.auto import tqdm

@@ -1,4 +1,4 @@
-"""Stochastic: steps along noisy gradients, compiled in chunks, with a look at the bar and at Ctrl-C between two."""
+"""Stochastic: steps along noisy gradients, compiled in chunks; between two chunks the bar and Ctrl-C are served."""
 
 from __future__ import annotations
 
@@ -38,16 +38,30 @@ def ascend(
 ) -> Ascent:
     """w ← w + step(∇_w objective(w, data, key)), stochastic, `steps` times: maximises the objective's expectation.
 
-    objective: returns a scalar; a function defined once, not anew for each call, is compiled once. It gets a fresh key
-    at every step. w: any pytree, whose floating-point arrays are moved. data: any pytree of arrays, handed through; an
-    iterator of them, such as over `pieces`, gives each chunk of steps its own, and where it ends the ascent does.
-    optimiser: from optax, built as for minimising; by default Adam with `learning_rate`. chunk: steps between two
-    looks at the bar and at Ctrl-C, which returns what there is, with `interrupted` set. progress: show the bar.
-    checkpoint: a file that is written after every chunk; where it is there already, the same call goes on from it, and
-    ends at the numbers of a run that was never stopped. Data are told from others by all their numbers, an iterator
-    from another by its first element and by `chunk`. Of several processes the first writes it, where all can read it.
-    Raises NotFinite when the value or w is not finite, or a gradient of which the optimiser made such a w; ValueError
-    for any argument that is no such thing, and for a checkpoint that is damaged or of another run.
+    Args:
+        objective: returns a scalar; it gets a new key at every step. A function that is defined once, not anew for each
+            call, is compiled once.
+        w: any pytree, whose floating-point arrays are moved.
+        data: any pytree of arrays, passed to the objective. Or an iterator over such pytrees, for example `pieces`:
+            each chunk of steps gets the next element, and the ascent ends with the iterator.
+        steps: number of steps.
+        key: a typed key.
+        optimiser: from optax, built as for minimising; by default Adam with `learning_rate`.
+        learning_rate: of the default optimiser.
+        chunk: number of steps between two updates of the bar. Ctrl-C takes effect then, and the result so far is
+            returned with `interrupted` set.
+        progress: show the bar.
+        checkpoint: a file that is written after every chunk. If it exists already, the same call continues from it and
+            ends with the numbers of an uninterrupted run. All numbers of the data identify the run; for an iterator,
+            its first element and `chunk` do. Of several processes the first writes the file, and all must be able to
+            read it.
+
+    Returns:
+        w, and the value before every step taken.
+
+    Raises:
+        NotFinite: if the value or w is not finite, or a gradient from which the optimiser made such a w.
+        ValueError: for an invalid argument, and for a checkpoint that is damaged or belongs to another run.
     """
     from tqdm.auto import tqdm
 
