@@ -1,4 +1,4 @@
-"""q(t|x) from an encoder: amortised inference, the variational autoencoder, and what it costs against the truth."""
+"""q(t|x) from an encoder: amortised inference, the variational autoencoder, and what amortisation costs in nats."""
 
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded

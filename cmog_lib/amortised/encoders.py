@@ -1,4 +1,4 @@
-"""q(t|x): one network that looks at a datum and says where its posterior is, in place of one optimisation a datum."""
+"""q(t|x): one network that maps each datum to its approximate posterior, in place of one optimisation per datum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ __all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module", "encoded"]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """q(t|x) = N(t; m(x), diag s²(x)): x [D] ↦ a `posteriors.Gaussian` over t [d], s a standard deviation."""
+    """q(t|x) = N(t; m(x), diag s²(x)): x [D] ↦ a `posteriors.Gaussian` over t [d], s a standard deviation.
+
+    An encoder is any object with these two attributes and this call.
+
+    Attributes:
+        latent_dim: d.
+        data_dim: D.
+    """
 
     @property
     def latent_dim(self) -> int: ...
@@ -33,10 +40,15 @@ class Encoder(Protocol):
 
 
 class Linear(eqx.Module):
-    """m(x) = V(x − a), s(x) = s: a straight encoder, which is all that a straight decoder needs.
+    """m(x) = V(x − a), s(x) = s: a linear encoder, which is sufficient for a linear decoder.
 
-    V: [d, D]. a: [D]. log_s: [d], the same for every x, as the posterior's covariance is in PPCA.
-    Raises ValueError when their shapes do not fit.
+    Attributes:
+        V: [d, D].
+        a: [D].
+        log_s: [d], the same for every x, like the posterior's covariance in PPCA.
+
+    Raises:
+        ValueError: if their shapes do not fit.
     """
 
     V: Float[Array, "d D"]
@@ -64,8 +76,15 @@ class Linear(eqx.Module):
 class MLP(eqx.Module):
     """(m(x), log s(x)) = NN(x): a fully connected network, the mirror of `decoders.MLP`.
 
-    data_dim: D. latent_dim: d. width: of each hidden layer. depth: how many hidden layers.
-    Raises ValueError for sizes that are not positive integers or an untyped key.
+    Args:
+        data_dim: D.
+        latent_dim: d.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        key: random key for the initial weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer, or the key is untyped.
     """
 
     nn: Dense
@@ -86,11 +105,17 @@ class MLP(eqx.Module):
 
 
 class CNN(eqx.Module):
-    """(m(x), log s(x)) = CNN(x): pictures of half the size and more channels, then two layers; cf. `decoders.CNN`.
+    """(m(x), log s(x)) = CNN(x): images of half the size and more channels, then two layers; cf. `decoders.CNN`.
 
-    image_shape: height and width; a datum is the picture row by row. latent_dim: d. channels: of each smaller picture.
-    width: of the hidden layer after the last of them.
-    Raises ValueError for sizes that are not positive integers or an untyped key.
+    Args:
+        image_shape: height and width; a datum is the image row by row.
+        latent_dim: d.
+        channels: number of channels of each smaller image.
+        width: of the hidden layer after the last of them.
+        key: random key for the initial weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer, or the key is untyped.
     """
 
     kernels: tuple[Float[Array, "2 2 c_in c_out"], ...]
@@ -139,7 +164,12 @@ def halve_and_convolve(
 ) -> Float[Array, "H W c_out"]:
     """out_yx = Σ_ij K_ijᵀ a_{2y+i, 2x+j}, i, j = 0, 1: every square of four pixels becomes one, with more channels.
 
-    a: a picture, with zeros beyond its edge. kernel: K. H and W are half of h and w, rounded up.
+    Args:
+        a: [h, w, c_in], an image, with zeros beyond its edge.
+        kernel: [2, 2, c_in, c_out], K.
+
+    Returns:
+        [H, W, c_out]; H and W are half of h and w, rounded up.
     """
     h, w, c = a.shape
     even = jnp.pad(a, ((0, h % 2), (0, w % 2), (0, 0)))
@@ -151,7 +181,15 @@ def halve_and_convolve(
 def as_module(encoder: Any, w: Any = None) -> Any:
     """The same encoder x ↦ q(t|x), in a form that a jitted function takes as an argument; see `decoders.as_module`.
 
-    w: the decoder that it must fit, if there is one. Raises ValueError naming the part that does not fit.
+    Args:
+        encoder: any object with latent_dim, data_dim and q = encoder(x).
+        w: the decoder that it must fit, if there is one.
+
+    Returns:
+        The encoder as a pytree.
+
+    Raises:
+        ValueError: if a part is missing or does not fit, naming it.
     """
     missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(encoder, part)]
     if missing:
@@ -185,15 +223,23 @@ def _X(name: str, X: Any, given: dict[str, Any]) -> Array:
 
 
 def fitting(name: str, encoder: Any, given: dict[str, Any]) -> Any:
-    """An encoder that fits the decoder w: a kind of argument for `door`."""
+    """Checks that an encoder fits the decoder w: a kind of argument for `door`."""
     return as_module(encoder, given["w"])
 
 
 @door.door(encoder=_encoder, X=_X)
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
-    """q(t|x_i) for all data at once: m and log_s [N, d].
+    """q(t|x_i) for all data at once.
 
-    Raises ValueError for data that are not the encoder's, and where m or log s is not finite, naming the datum.
+    Args:
+        encoder: x ↦ q(t|x).
+        X: [N, D], data.
+
+    Returns:
+        A `Gaussian` with m and log_s [N, d].
+
+    Raises:
+        ValueError: if the data do not fit the encoder, or m or log s is not finite, naming the datum.
     """
     q = encode(encoder, X)
     good = (jnp.isfinite(q.m) & jnp.isfinite(q.log_s)).all(axis=1)

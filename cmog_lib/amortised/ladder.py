@@ -1,4 +1,4 @@
-"""The ladder of gaps: from log p(x|w) down to the encoder's bound, on one w and the same data, rung by rung."""
+"""The ladder of gaps: from log p(x|w) down to the encoder's bound, for one w and the same data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ from cmog_lib.variational import cavi_grid, fit_q
 
 TRUTH, FULL, FREE, GAUSSIAN, ENCODER = "log p(x|w)", "any Gaussian", "free product", "Gaussian product", "encoder"
 DRAWS = 5000  # of importance sampling, where there is no quadrature
-HERMITE = 16, 32  # nodes a dimension for a Gaussian's bound, where d is small: more only where the fewer are not enough
-ENOUGH = 1e-5  # nats that a coarser choice of nodes may change
+HERMITE = 16, 32  # nodes per dimension for a Gaussian's bound if d is small: 32 only if 16 are not enough
+ENOUGH = 1e-5  # nats by which the bound may change with fewer nodes
 
 
 class Ladder(eqx.Module):
-    """One row of nats for each rung, from the top: value[rung] and error[rung], [N] each, and q[rung] that gave it.
+    """Nats for each rung, from the top: log p(x_i|w) and the bounds L(w, q_i) of four families of q.
 
-    Rungs: "log p(x|w)", "any Gaussian", "free product" (d ≤ 2 only), "Gaussian product", "encoder". error: of the truth
-    the one that quadrature states, or a standard error; of a bound what a coarser quadrature changes, or likewise.
-    evaluations[rung]: how many latents the search for its q decoded, for all data together; 0 for the encoder's.
+    The rungs are "log p(x|w)", "any Gaussian", "free product" (d ≤ 2 only), "Gaussian product" and "encoder".
+
+    Attributes:
+        value: value[rung], [N], in nats.
+        error: error[rung], [N], in nats. For log p(x|w), the error that quadrature states, or a standard error. For the
+            free product, the error of log p(x|w) on its nodes. For the other bounds, the change with a coarser
+            quadrature, or a standard error.
+        q: q[rung], for every rung below the first: the q with this bound.
+        evaluations: evaluations[rung], for every rung below the first: the number of decoder evaluations in the search
+            for its q, for all data together; 0 for the encoder's.
     """
 
     value: dict[str, Float[np.ndarray, "N"]]
@@ -40,7 +47,7 @@ class Ladder(eqx.Module):
 
     @property
     def gap(self) -> dict[str, Float[np.ndarray, "N"]]:
-        """log p(x_i|w) − L(w, q_i) = KL(q_i‖p(t|x_i,w)) of every rung below the first, in nats."""
+        """log p(x_i|w) − L(w, q_i) = KL(q_i‖p(t|x_i,w)), [N], for every rung below the first, in nats."""
         return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
@@ -56,16 +63,35 @@ def gap_ladder(
     half_width: float = 4.0,
     progress: bool = True,
 ) -> Ladder:
-    """log p(x|w) ≥ L(w,q), q any Gaussian, any product, any Gaussian product, the encoder's: what each step costs.
+    """log p(x|w) ≥ L(w,q), q any Gaussian, any product, any Gaussian product, the encoder's: the loss at each step.
 
-    w: decoder. encoder: q(t|x) as it was learned. X: [N, D], data. For d ≤ 2 all is by quadrature: log p(x|w) to 1e-4
-    nats, Gaussians by Gauss–Hermite nodes of their own, the free product on n nodes a dimension over [-half_width,
-    half_width]². For larger d log p(x|w) is by importance sampling from the first rung's q, M = 5000, which is below it
-    in expectation, and the bounds are by draws. starts: from which the q's of each datum are sought; where none gets
-    higher than the encoder's own answer, that is kept. key: for the searches and draws. progress: show the bars.
-    Raises ValueError for an encoder that does not fit, data that are not the decoder's, starts below 1 or an untyped
-    key, and for q's with draws at which w is NaN; warns as `quadrature.exact`, `variational.cavi_grid`, `fit_q` and
-    `bound.importance` do. Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
+    For d ≤ 2 all values are by quadrature: log p(x|w) to 1e-4 nats, the bounds of Gaussians by their own Gauss–Hermite
+    nodes, the free product on n nodes per dimension. For larger d, log p(x|w) is by importance sampling from the q of
+    the rung "any Gaussian" with M = 5000, which is below it in expectation, and the bounds are by draws. Ctrl-C raises
+    KeyboardInterrupt.
+
+    Args:
+        w: decoder.
+        encoder: q(t|x) as it was learned.
+        X: [N, D], data.
+        key: random key for the searches and the draws.
+        starts: number of places from which the search for each datum's Gaussian q starts. If none of them ends with a
+            higher bound than the encoder's q, that is kept.
+        n: nodes per dimension for the free product.
+        half_width: the free product is on [-half_width, half_width]^d.
+        progress: show the progress bars.
+
+    Returns:
+        A `Ladder`.
+
+    Raises:
+        ValueError: if the encoder does not fit, the data do not fit the decoder, starts is below 1, or the key is
+            untyped; and if w is NaN at a draw of a q.
+
+    Warns:
+        RuntimeWarning: as `quadrature.exact`, `variational.cavi_grid`, `fit_q` and `bound.importance` do.
+
+    Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
     """
     d, told = w.latent_dim, encoded(encoder, X)
     told_bound = gaussian_bound(w, told, X, key=key)
@@ -81,7 +107,7 @@ def gap_ladder(
     if d <= 2:
         exact = quadrature.exact(w, X)
         value[TRUTH], error[TRUTH] = exact.log_p_x, exact.error
-        # By sums on a grid (for d = 1 of the posterior itself), whose error is taken to be that of log p on its nodes.
+        # By sums on a grid (for d = 1 of the posterior itself). Its error is taken to be that of log p on its nodes.
         nodes = quadrature.grid(d, n, half_width)
         q[FREE] = cavi_grid(w, X, nodes, starts=2, sweeps=60)
         value[FREE] = q[FREE].bound[:, -1]
@@ -101,12 +127,24 @@ def gap_ladder(
 def gaussian_bound(
     w: Decoder, q: Gaussian | FullGaussian, X: Float[Array, "N D"], *, key: Key[Array, ""], draws: int = 1024
 ) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    """L(w,q_i) = E_{q_i} log p(x_i,t|w) + entropy(q_i), and its error, in nats, [N] each: a Gaussian q for each datum.
+    """L(w,q_i) = E_{q_i} log p(x_i,t|w) + entropy(q_i), and its error, in nats: a Gaussian q for each datum.
 
-    w: decoder. q: m [N, d]. X: [N, D]. For d ≤ 2 by 16 Gauss–Hermite nodes a dimension, the error being what 12 would
-    change, or, where that exceeds 1e-5 nats for a datum, by 32 and 24; for larger d by so many draws, with their
-    standard error. Raises ValueError when the shapes do not fit, or
-    for an untyped key.
+    For d ≤ 2 the expectation is by 16 Gauss–Hermite nodes per dimension, and the error is the change with 12 nodes. If
+    that exceeds 1e-5 nats for a datum, 32 and 24 nodes are used. For larger d it is by draws, with their standard
+    error.
+
+    Args:
+        w: decoder.
+        q: a Gaussian for each datum, m [N, d].
+        X: [N, D], data.
+        key: random key for the draws.
+        draws: number of draws for each datum, for d > 2.
+
+    Returns:
+        The bound [N] and its error [N].
+
+    Raises:
+        ValueError: if the shapes do not fit, or the key is untyped.
     """
     if w.latent_dim <= 2:
         for n in HERMITE:
@@ -132,9 +170,9 @@ def _as_full(q: Gaussian) -> FullGaussian:
 def _best(
     w: Any, X: Array, told: Any, told_bound: tuple[Array, Array], key: Array, starts: int, progress: bool
 ) -> tuple[Any, Any, Any, int]:
-    """The best q found for each datum, its bound and error: what the encoder told, where no climb got higher.
+    """The best q found for each datum, its bound and error; the encoder's q if no search ended with a higher bound.
 
-    Last, how many latents the search decoded.
+    Last, the number of decoder evaluations of the search.
     """
     found = fit_q(w, X, key=key, full=isinstance(told, FullGaussian), starts=starts, progress=progress)
     if found.interrupted:  # half a climb would pass for a gap

@@ -1,4 +1,4 @@
-"""Every latent dimension at once: models of d = 1, 2, 4 … as one array of models of the largest, padded."""
+"""All latent dimensions at once: models of d = 1, 2, 4 … as one array of models of the largest, padded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ from cmog_lib.posteriors import Gaussian
 
 
 class PaddedDecoder(eqx.Module):
-    """μ, σ = w(t_1, …, t_d, 0, …, 0): a decoder that does not look at the latents past the d-th.
+    """μ, σ = w(t_1, …, t_d, 0, …, 0): a decoder that ignores the latents after the d-th.
 
-    w: the decoder inside. used: which latents it sees. As a model it is the one of d latents: the others are
-    integrated out of p(x|w) = ∫ p(x|t,w) p(t) dt without a trace.
+    As a model it is that of d latents: the others integrate to one in p(x|w) = ∫ p(x|t,w) p(t) dt.
+
+    Attributes:
+        w: the decoder of all latents.
+        used: [d_max], True for the latents that it uses.
     """
 
     w: Any
@@ -47,7 +50,11 @@ class PaddedDecoder(eqx.Module):
 class PaddedEncoder(eqx.Module):
     """q(t|x) = N(m(x), diag s²(x)) for the latents that are used, and p(t) = N(0, 1), their posterior, for the others.
 
-    encoder: the one inside. used: as in `PaddedDecoder`. The others add nothing to KL(q‖p(t)), nor to L(w,q).
+    The others add nothing to KL(q‖p(t)), nor to L(w,q).
+
+    Attributes:
+        encoder: the encoder of all latents.
+        used: [d_max], as in `PaddedDecoder`.
     """
 
     encoder: Any
@@ -67,7 +74,12 @@ class PaddedEncoder(eqx.Module):
 
 
 class CutDecoder(eqx.Module):
-    """μ, σ = w(t_1, …, t_d, 0, …, 0), a decoder of d latents; the same as its padded form in all but `latent_dim`."""
+    """μ, σ = w(t_1, …, t_d, 0, …, 0), a decoder of d latents; the same as its padded form in all but `latent_dim`.
+
+    Attributes:
+        w: the decoder of all latents.
+        latent_dim: d.
+    """
 
     w: Any
     latent_dim: int = eqx.field(static=True)
@@ -81,7 +93,12 @@ class CutDecoder(eqx.Module):
 
 
 class CutEncoder(eqx.Module):
-    """q(t_1, …, t_d|x) = ∏_j≤d N(t_j; m_j(x), s_j²(x)): the part of an answer that a `CutDecoder` uses."""
+    """q(t_1, …, t_d|x) = ∏_j≤d N(t_j; m_j(x), s_j²(x)): the factors of q that a `CutDecoder` uses.
+
+    Attributes:
+        encoder: the encoder of all latents.
+        latent_dim: d.
+    """
 
     encoder: Any
     latent_dim: int = eqx.field(static=True)
@@ -96,9 +113,14 @@ class CutEncoder(eqx.Module):
 
 
 class Sweep(eqx.Module):
-    """Models of all `dims`, trained side by side. w, encoder: padded to the largest, every array with a leading axis.
+    """Models of all `dims`, trained side by side.
 
-    trace: the sum of their mean bounds at every step. interrupted: whether the reader stopped it.
+    Attributes:
+        w: the decoders, padded to the largest dimension; every array has a leading axis for dims.
+        encoder: the encoders, padded likewise.
+        dims: the latent dimensions.
+        trace: the sum of their mean bounds at every step, in nats per datum.
+        interrupted: whether Ctrl-C stopped the training.
     """
 
     w: PaddedDecoder
@@ -108,9 +130,16 @@ class Sweep(eqx.Module):
     interrupted: bool = False
 
     def model(self, d: int) -> tuple[CutDecoder, CutEncoder]:
-        """The decoder and the encoder of d latents alone, without the padding: latent_dim is d.
+        """The decoder and the encoder of d latents alone, without the padding.
 
-        Raises ValueError for a d that was not trained.
+        Args:
+            d: one of dims.
+
+        Returns:
+            A `CutDecoder` and a `CutEncoder`, whose latent_dim is d.
+
+        Raises:
+            ValueError: if d was not trained.
         """
         if d not in self.dims:
             raise ValueError(f"d must be one of {self.dims}, got {d!r}")
@@ -142,12 +171,30 @@ def fit_sweep(
     chunk: int = 50,
     progress: bool = True,
 ) -> Sweep:
-    """max Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), over all d of dims at once: each has parameters of its own, so each its max.
+    """max Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), over all d of dims at once: each d has its own parameters and maximum.
 
-    w, encoder: of the largest dimension; the models of all dims begin as they are, cut to their first d latents.
-    X: [N, D], data. All see the same data and draws at a step, so that what differs between two is d.
-    dims: some of 1 … w.latent_dim, each once. The rest as in `fit`.
-    Raises ValueError for dims that are no such thing, and as `fit` does; NotFinite likewise.
+    At a step, all models get the same data and the same draws, so that two of them differ only in d. After Ctrl-C it
+    returns the result so far.
+
+    Args:
+        w: decoder of the largest dimension. The models of all dims begin as copies of it that use the first d latents.
+        encoder: of the largest dimension, copied likewise.
+        X: [N, D], data.
+        dims: different numbers from 1 to w.latent_dim.
+        steps: number of gradient steps.
+        key: random key.
+        batch_size: number of data in a step, drawn at random.
+        M: number of draws of t for each datum in a step.
+        learning_rate: of Adam.
+        chunk: number of steps in one compiled call; between calls the progress bar is updated and Ctrl-C is checked.
+        progress: show the progress bar.
+
+    Returns:
+        A `Sweep`.
+
+    Raises:
+        ValueError: if dims is invalid, and as `fit` does.
+        NotFinite: as `fit` does.
     """
     problem = Problem(X, None, batch_size_for(X, batch_size), shares_of(X), M)
     both = padded(w, encoder, dims)
@@ -156,14 +203,23 @@ def fit_sweep(
         found = ascend(sum_of_bounds, both, problem, steps=steps, key=key, **options)
     except NotFinite as error:
         good = jnp.isfinite(_bounds(error.ascent.w, problem, jax.random.fold_in(key, error.step)))
-        k = int(jnp.argmin(good))  # where all are, that of a gradient: the first is as good as any
+        k = int(jnp.argmin(good))  # if all are finite, a gradient is not: the first model stands for all
         w, encoder = jax.tree.map(lambda a: a[k], error.ascent.w)
         raise with_facts(error, f"with d = {dims[k]} {seen(w, encoder, X, key)}") from error
     return Sweep(found.w[0], found.w[1], dims, found.trace, found.interrupted)
 
 
 def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, PaddedEncoder]:
-    """Copies of both, one for each d of dims, stacked along a leading axis; each uses its first d latents."""
+    """Copies of both, one for each d of dims, stacked along a leading axis; each uses its first d latents.
+
+    Args:
+        w: decoder of the largest dimension.
+        encoder: of the largest dimension.
+        dims: the latent dimensions.
+
+    Returns:
+        The padded decoders and the padded encoders.
+    """
     used = jnp.arange(w.latent_dim)[None] < jnp.asarray(dims)[:, None]
     models = [(PaddedDecoder(w, u), PaddedEncoder(encoder, u)) for u in used]
     return jax.tree.map(lambda *copies: jnp.stack(copies), *models)

@@ -22,14 +22,18 @@ from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
 
-SEEN = 1024  # data that are looked at where a bound is not finite
-FAR, WIDE = 1e3, 10.0  # m(x) and s(x) that no posterior has under p(t) = N(0, I); a standard deviation of unscaled data
+SEEN = 1024  # number of data to inspect if a bound is not finite
+FAR, WIDE = 1e3, 10.0  # m(x) or s(x) too large for any posterior under p(t) = N(0, I); standard deviation of raw data
 
 
 class Trained(eqx.Module):
-    """What `fit` found: the decoder w, the encoder, and the trace of the mean bound, nats a datum, one a step.
+    """Result of `fit`. Pass w and encoder to `fit` again to continue.
 
-    interrupted: whether the reader stopped it. Hand w and encoder to `fit` again to go on.
+    Attributes:
+        w: the decoder.
+        encoder: the encoder.
+        trace: the mean bound at every step, in nats per datum.
+        interrupted: whether Ctrl-C stopped the training.
     """
 
     w: Any
@@ -44,10 +48,23 @@ def lower_bound(
 ) -> Float[Array, ""]:
     """L(w,q) ≈ 1/M Σ_s log p(x|t_s,w) − KL(q‖p(t)), t_s = m(x) + s(x) ε_s, ε_s ~ N(0, I): the bound by draws, in nats.
 
-    w: decoder. encoder: x ↦ q = N(m(x), diag s²(x)). x: [D], one datum. M: how many draws. The same number in
-    expectation as `bound.lower_bound`, with less noise, since the part with p(t) is done in closed form; and its
-    gradient in both networks is that of L in expectation, because the noise ε is nobody's parameter.
-    Raises ValueError for an encoder that does not fit, M < 1, an untyped key.
+    Its expectation is that of `bound.lower_bound`, with less noise, because KL(q‖p(t)) is in closed form. The
+    distribution of ε depends on no parameter, so the gradient in both networks has the gradient of L as its
+    expectation.
+
+    Args:
+        w: decoder.
+        encoder: x ↦ q = N(m(x), diag s²(x)).
+        x: [D], one datum.
+        M: number of draws.
+        key: random key.
+
+    Returns:
+        The estimate of L, in nats.
+
+    Raises:
+        ValueError: if the encoder does not fit, M < 1, or the key is untyped.
+
     Source: Kingma and Welling 2014, equation 7.
     """
     q = encoder(x)
@@ -61,10 +78,22 @@ def vae_step(
 ) -> tuple[Any, Any, Float[Array, ""]]:
     """(w, φ) ← (w, φ) + η ∇ 1/N Σ_i L(w, q_φ(t|x_i)): one step of gradient ascent, on decoder and encoder at once.
 
-    w: decoder. encoder: with parameters φ. X: [N, D], the data of this step. learning_rate: η, an array so that another
-    one compiles nothing anew. M: draws a datum. Returns both networks and the mean bound before the step, in nats.
-    The formula to read; `fit` takes the same gradient with Adam, on data drawn anew, many steps in one compiled loop.
-    Raises ValueError as `fit` does.
+    This is the formula to read. `fit` takes the same gradient with Adam, on a new batch at every step, with many steps
+    in one compiled loop.
+
+    Args:
+        w: decoder.
+        encoder: with parameters φ.
+        X: [N, D], the data of this step.
+        learning_rate: η, a number or an array; a new value does not cause a new compilation.
+        key: random key.
+        M: number of draws for each datum.
+
+    Returns:
+        The new decoder, the new encoder, and the mean bound before the step, in nats per datum.
+
+    Raises:
+        ValueError: as `fit` does.
     """
     parameters, rest = parameters_of((w, encoder))
     value, gradient = _value_and_gradient(parameters, rest, X, M, key)
@@ -92,15 +121,35 @@ def fit(
 ) -> Trained:
     """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
 
-    w: decoder, any latent dimension; see `decoders.start_at`. encoder: q_φ. X: [N, D], data, of which every step takes
-    batch_size at random, with M draws of t for each; of a memory-mapped array (`np.load(path, mmap_mode="r")`) only as
-    many rows are in memory as the batches of one chunk of steps want. Of data dealt out over k devices, each device
-    draws its part of the batch from its own rows; batch_size is rounded up to a multiple of k. hold_w: learn the
-    encoder alone, for a given w.
-    steps, learning_rate, optimiser, chunk, progress, checkpoint: as in `optimise.ascend`, whose default is Adam.
-    Returns both and the trace; after Ctrl-C what there is. To go on, call it again with what it returned, and another
-    key. Raises ValueError for an encoder that does not fit the decoder, data that are not the decoder's, M < 1, an
-    untyped key; NotFinite with the step, what was seen there and the last good (w, encoder) in its `ascent.w`.
+    After Ctrl-C it returns the result so far. To continue, call it again with the decoder and encoder that it returned,
+    and another key.
+
+    Args:
+        w: decoder, any latent dimension; see `decoders.start_at`.
+        encoder: q_φ.
+        X: [N, D], data. Of a memory-mapped array (`np.load(path, mmap_mode="r")`), only as many rows are in memory as
+            the batches of one chunk of steps need. If the data are distributed over k devices, each device draws its
+            part of the batch from its own rows.
+        steps: number of gradient steps.
+        key: random key.
+        hold_w: train the encoder alone, for a given w.
+        batch_size: number of data in a step, drawn at random; rounded up to a multiple of the number of devices.
+        M: number of draws of t for each datum in a step.
+        learning_rate: of the default optimiser.
+        optimiser: from optax, built for minimising; None is Adam with `learning_rate`.
+        chunk: number of steps in one compiled call; between calls the progress bar is updated and Ctrl-C is checked.
+        progress: show the progress bar.
+        checkpoint: a file that is written after every chunk. If it exists, the same call continues from it; see
+            `optimise.ascend`.
+
+    Returns:
+        `Trained`: both networks and the trace.
+
+    Raises:
+        ValueError: if the encoder does not fit the decoder, the data do not fit the decoder, M < 1, or the key is
+            untyped; and if the checkpoint is damaged or belongs to another run.
+        NotFinite: if the bound or a parameter is not finite, with the step and the values there; its `ascent.w` is the
+            last good (w, encoder).
     """
     given, w = w, as_module(w)
     batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
@@ -128,7 +177,7 @@ def fit(
 
 
 def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
-    """What encoder and decoder make of the first data, in words: for the message where a bound is not finite."""
+    """What encoder and decoder return for the first data, in words: for the message when a bound is not finite."""
     X = jnp.asarray(X[:SEEN])
     q = encode(encoder, X)
     for name, part in (("m", q.m), ("log s", q.log_s)):
@@ -149,7 +198,15 @@ def _value_and_gradient(parameters: Any, rest: Any, X: Array, M: int, key: Array
 
 
 class Problem(eqx.Module):
-    """What a step needs beside what it moves: the data, the decoder where it is held, the batch, how many draws."""
+    """What a step needs besides the parameters it moves.
+
+    Attributes:
+        X: [N, D], data.
+        w: the decoder if it is held, else None.
+        batch_size: number of data in a step.
+        shares: number of devices over which the data are distributed.
+        M: number of draws for each datum.
+    """
 
     X: Float[Array, "N D"]
     w: Any
@@ -164,15 +221,15 @@ def _mean_bound_of_batch(moved: Any, problem: Problem, key: Key[Array, ""]) -> F
 
 
 def batch_bound(both: tuple[Any, Any], problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    """The mean bound of data drawn at random, which stands for that of all."""
+    """The mean bound of data drawn at random, an estimate of the mean over all data."""
     key_batch, key_draws = jax.random.split(key)
     X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
     return _mean_bound(both, X, problem.M, key_draws)
 
 
 def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
-    # `lower_bound` of every datum, with the same draws, written out so that both networks see plain matrices: a row for
-    # each pair of a datum and a draw. An axis of draws inside each datum's costs a step a fifth of its time.
+    # `lower_bound` of every datum, with the same draws, written out so that both networks get plain matrices: a row for
+    # each pair of a datum and a draw. A separate axis of draws for each datum would cost a fifth of a step's time.
     w, encoder = both
     q = jax.vmap(lambda x: encoder(x))(X)
     T = jax.vmap(lambda q, key: q.sample(M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)

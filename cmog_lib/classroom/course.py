@@ -1,8 +1,8 @@
 """The images and the trained models that the lectures share: one split, and the same weights in every lecture.
 
-A claim about a trained model holds on every machine only if its weights are given: training ends elsewhere where the
-last digit of a product differs. So the models of the digits are files in `models/`, which `make models` writes; of
-other images the same recipes train them on the spot.
+A claim about a trained model holds on every machine only if its weights are given: training ends elsewhere if the last
+digit of a product differs. So the models of the digits are files in `models/`, which `make models` writes. For other
+images, the same recipes train them when they are needed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,33 @@ from cmog_lib.optimise.checkpoint import Checkpoint
 # The weekly workflow trains all models again, into another folder, and runs the lectures with those.
 FOLDER = Path(os.environ.get("CMOG_MODELS") or Path(__file__).parent / "models")
 HELD_OUT = 297  # images
-KEPT = np.float16  # the precision of the files: a decoder loses less than 0.01 nats per image by it
+KEPT = np.float16  # the precision of the files: it costs a decoder less than 0.01 nats per image
 
 
 class Course:
-    """train, held_out: dequantised `Images`; rounded: the same two before. `model` and `path` give decoders of them.
+    """The images of a lecture, split into training and held-out images, and the decoders trained on them.
 
-    images: "digits", or "mnist", of which 1797 are taken. The split is the same in every lecture, whatever its seed.
-    Raises ValueError for other images, FileNotFoundError where MNIST is not there.
+    The split is the same in every lecture, whatever its seed. `model` and `path` return the decoders.
+
+    Args:
+        images: "digits", or "mnist", of which 1797 are taken.
+        held_out: number of held-out images.
+
+    Attributes:
+        train: dequantised `Images`.
+        held_out: dequantised `Images`.
+        rounded: the same two before dequantisation.
+
+    Raises:
+        ValueError: for other images.
+        FileNotFoundError: if MNIST is not there.
     """
 
     def __init__(self, images: str = "digits", held_out: int = HELD_OUT) -> None:
         if images not in ("digits", "mnist"):
             raise ValueError(f"images must be 'digits' or 'mnist', got {images!r}")
         self.images, key = images, jax.random.key(0)
-        with jax.enable_x64(True):  # random numbers of another precision would be other numbers
+        with jax.enable_x64(True):  # in another precision, the random numbers would differ
             whole = datasets.digits() if images == "digits" else datasets.split(datasets.mnist(), 1797, key=key)[1]
             rounded = datasets.split(whole, held_out, key=key)
             dequantised = datasets.split(datasets.dequantise(whole, key=key), held_out, key=key)
@@ -57,13 +69,32 @@ class Course:
         self._trained: dict[str, dict[int, Any]] = {}
 
     def model(self, name: str) -> Any:
-        """The trained model of that name in `RECIPES`. Raises ValueError for another name."""
+        """The trained model of that name.
+
+        Args:
+            name: one of `RECIPES`.
+
+        Returns:
+            A decoder, or a decoder and its encoder, in the session's precision.
+
+        Raises:
+            ValueError: for another name.
+            FileNotFoundError: if a file is missing.
+        """
         return [*self.path(name).values()][-1]
 
     def path(self, name: str) -> dict[int, Any]:
-        """The model at every stage of its training, by the number of steps, in the session's precision.
+        """The model at every stage of its training.
 
-        Raises ValueError for a name that is not in `RECIPES`, FileNotFoundError where a file is missing.
+        Args:
+            name: one of `RECIPES`.
+
+        Returns:
+            Number of steps ↦ model, in the session's precision.
+
+        Raises:
+            ValueError: for another name.
+            FileNotFoundError: if a file is missing.
         """
         if name not in RECIPES:
             raise ValueError(f"name must be one of {', '.join(map(repr, RECIPES))}, got {name!r}")
@@ -76,11 +107,14 @@ class Course:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made, and the steps of training after which it is kept.
+    """How a model is made, and the numbers of training steps after which it is kept.
 
-    untrained: from the shape of the images and a key to a decoder, or to a decoder and its encoder. fit: from that to
-    the model after some of `total` steps. stages: for the digits. elsewhere: for other images, which take longer.
-    trained: what `fit` makes of the untrained model's arrays, where that is another structure.
+    Attributes:
+        untrained: from the shape of the images and a key to a decoder, or to a decoder and its encoder.
+        fit: from that to the model after some of `total` steps.
+        stages: for the digits.
+        elsewhere: for other images, which take longer.
+        trained: what `fit` makes of the untrained model's arrays, if the structure differs.
     """
 
     untrained: Callable[[tuple[int, int], Key[Array, ""]], Any]
@@ -96,14 +130,14 @@ class Recipe:
         with jax.enable_x64(False):
             images, (key_start, key_fit) = _in_session(images), jax.random.split(key)
             start = _at_the_data(self.untrained(images.image_shape, key_start), images)
-            # Each from the start, without a pause: training draws by step, so a longer run begins with the shorter one.
+            # Each stage starts anew: the draws depend on the step, so a longer run begins with the shorter one.
             return {
                 steps: self.fit(start, images, steps, stages[-1], key_fit) if steps else start
                 for steps in tqdm(stages, desc="training", delay=2, leave=False)
             }
 
     def blank(self) -> Any:
-        """A trained model of the digits without its numbers: their shapes, and all that is no array."""
+        """A trained model of the digits without its numbers: the shapes, and everything that is not an array."""
         return eqx.filter_eval_shape(lambda key: self.trained(self.untrained((8, 8), key)), jax.random.key(0))
 
 
@@ -116,7 +150,7 @@ def by_likelihood(w: Any, images: Images, steps: int, total: int, key: Key[Array
 def _settling(total: int) -> Any:
     import optax  # type: ignore[import-untyped]
 
-    # One object for all stages: the training loop is compiled once for each optimiser.
+    # One object for all stages, because the training loop is compiled once for each optimiser.
     return optax.adam(optax.cosine_decay_schedule(5e-3, total))
 
 
@@ -174,7 +208,7 @@ RECIPES = {
 
 
 def load(name: str) -> dict[int, Any]:
-    """The path of a model of the digits, from its file. Raises FileNotFoundError where there is none."""
+    """The path of a model of the digits, from its file. Raises FileNotFoundError if there is none."""
     recipe, file = RECIPES[name], _file(name)
     blank = recipe.blank()
     found = file.load(lambda _: [eqx.filter(blank, _is_array) for _ in recipe.stages])
@@ -184,7 +218,7 @@ def load(name: str) -> dict[int, Any]:
 
 
 def save(name: str, path: dict[int, Any]) -> None:
-    """Write the path of a model of the digits to its file, in half precision."""
+    """Writes the path of a model of the digits to its file, in half precision."""
     arrays = [eqx.filter(model, _is_array) for model in path.values()]
     _file(name).save(max(path), _floats_as(KEPT, arrays))
 

@@ -1,7 +1,7 @@
-"""A lecture that is run on from the middle says what to run first, below the bare NameError.
+"""Tells what to run first when a lecture is run from the middle, below the bare NameError.
 
-`style.begin` calls `watch`. A kernel that was restarted has not run that cell yet, so `make lab` names this file as its
-kernels' start-up file as well: it runs there before the first cell, and for that imports nothing of the library.
+`style.begin` calls `watch`. A restarted kernel has not run that cell yet, so `make lab` names this file as its kernels'
+start-up file as well. There it runs before the first cell, so it imports nothing of the library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHECK = (
 
 
 def watch() -> None:
-    """From now on a name that is missing in a cell, or a check that fails in one, comes with the way out."""
+    """From now on, a missing name or a failed check in a cell is reported with advice on what to run."""
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((NameError, AssertionError), _explained)

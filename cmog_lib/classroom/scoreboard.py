@@ -1,4 +1,4 @@
-"""The scoreboard of the series: one line a method, nats per datum from the truth, and what it cost."""
+"""The scoreboard of the series: one line for each method, its distance from the reference in nats, and its cost."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from cmog_lib.classroom.tables import Measured, table
 
 @dataclass
 class Scoreboard:
-    """Mean |log p(x) − truth| over the data, in nats, beside decoder evaluations and seconds.
+    """Mean |log p(x) − reference value| over the data, in nats, beside decoder evaluations and seconds.
 
-    title: which model and which data. truth: [N], log p(x_i|w).
+    Attributes:
+        title: which model and which data.
+        truth: [N], the reference values of log p(x_i|w), in nats.
+        rows: the lines so far.
     """
 
     title: str
@@ -26,9 +29,12 @@ class Scoreboard:
     rows: list[tuple[str, float, int, float]] = field(default_factory=list)
 
     def measure(self, method: str, compute: Callable[[], Array], *, evaluations: int) -> None:
-        """Add a line: `compute()` gives [N] values of log p(x_i|w); it is called twice, and the second call is timed.
+        """Adds a line. `compute()` is called twice: the first call compiles, the second is timed.
 
-        The first call compiles. evaluations: how often the decoder was called.
+        Args:
+            method: its name.
+            compute: a function that returns [N] values of log p(x_i|w), in nats.
+            evaluations: number of decoder evaluations of one call.
         """
         for _ in bar(range(2), method):
             start = time.perf_counter()
@@ -47,5 +53,5 @@ class Scoreboard:
 
 
 def in_nats(nats: float) -> str:
-    """A distance in two digits; what is below 1e-9 is rounding, which differs from machine to machine."""
+    """A distance as a text of two digits; below 1e-9 it is rounding, which differs from machine to machine."""
     return "below 1e-9" if nats < 1e-9 else f"{nats:.2g}"

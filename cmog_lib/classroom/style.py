@@ -1,4 +1,4 @@
-"""One look for all lectures: a palette safe for colour-blind readers, type that carries to the last row, alt text."""
+"""One look for all lectures: a palette safe for colour-blind readers, type legible from the last row, alt text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from matplotlib.rcsetup import cycler
 
 from cmog_lib.classroom import resume
 
-# The same thing has the same colour in all lectures (Okabe & Ito 2008); no figure tells by colour alone.
+# The same thing has the same colour in all lectures (Okabe & Ito 2008); no figure relies on colour alone.
 TRUTH = "#000000"
 MODEL = "#0072B2"
 POSTERIOR = "#D55E00"
@@ -29,7 +29,7 @@ PRIOR = "#007A5C"
 DATA = "#6B6B6B"
 BOUND = "#AA3377"
 HIGHLIGHT = "#E69F00"
-# Colours for numerals and words, which want a contrast of 4.5 with white (WCAG 2.2): two of the five are darker.
+# Colours for numerals and words, which need a contrast of 4.5 with white (WCAG 2.2): two of the five are darker.
 INK = (MODEL, "#B84F00", PRIOR, BOUND, "#8F5F00")
 
 WIDTH = 9.6  # inches: at 100 dots an inch, what JupyterLab shows unscaled on a 1280-pixel screen
@@ -41,7 +41,7 @@ matplotlib.rcParams.update(
         "font.size": 13,
         "axes.titlesize": 14,
         "axes.titlelocation": "left",
-        "axes.titley": 1.0,  # a fixed place: looking for one costs as much as half the drawing
+        "axes.titley": 1.0,  # a fixed place: searching for one takes half as long as the drawing
         "axes.labelsize": 13,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -61,11 +61,14 @@ matplotlib.rcParams.update(
 
 
 def begin(*, x64: bool) -> None:
-    """Print what a lecture ran on, and choose its precision: float64 if `x64`, else float32.
+    """Prints what a lecture runs on, and chooses its precision.
 
-    From here on XLA computes with two threads and BLAS with one, however many cores there are: in another number of
-    shares a sum is added up in another order, and a training run or a chain ends elsewhere. Compilation, where most of
-    a lecture's time goes, has all cores. NPROC, in the environment, says otherwise.
+    From here on XLA computes with two threads and BLAS with one, whatever the number of cores. With another number of
+    threads a sum is added up in another order, so a training run or a chain ends elsewhere. Compilation, which takes
+    most of a lecture's time, uses all cores. The environment variable NPROC overrides the two threads of XLA.
+
+    Args:
+        x64: True for float64, False for float32.
     """
     import scipy.linalg  # noqa: F401 (whose BLAS JAX calls; it must be there to be told)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -92,8 +95,19 @@ def figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its axes, with margins in inches: panels stay where they are while a slider moves.
 
-    panels: how many beside each other, or a mosaic such as "AA;BC", two rows of which the first is one wide panel.
-    widths: of the columns, relative to each other. The axes come in the order of their letters.
+    Args:
+        panels: number of panels side by side, or a mosaic such as "AA;BC": two rows, the first with one wide panel.
+        height: of the figure, in inches.
+        widths: of the columns, relative to each other.
+        left: margin, in inches.
+        right: margin, in inches.
+        top: margin, in inches.
+        bottom: margin, in inches.
+        gap: between panels, in inches.
+        projection: of the axes, such as "3d".
+
+    Returns:
+        The figure, and the axes in the order of their letters.
     """
     fig = Figure(figsize=(WIDTH, height))
     mosaic = panels if isinstance(panels, str) else "ABCDEF"[:panels]
@@ -117,7 +131,12 @@ def figure(
 
 
 def show(fig: Figure, alt: str) -> HTML:
-    """The figure as an image with `alt` as its text for readers who do not see it."""
+    """The figure as an image with a text for readers who cannot see it.
+
+    Args:
+        fig: the figure.
+        alt: the text.
+    """
     png = io.BytesIO()
     fig.savefig(png, format="png", dpi=2 * fig.dpi)
     data = base64.b64encode(png.getvalue()).decode()
@@ -127,14 +146,23 @@ def show(fig: Figure, alt: str) -> HTML:
 
 
 def bar(steps: Iterable[Any], what: str) -> Iterable[Any]:
-    """The steps of a loop, under a bar with the time left where they take longer than two seconds."""
+    """The steps of a loop, with a progress bar if they take longer than two seconds.
+
+    Args:
+        steps: over which to loop.
+        what: name of the bar.
+    """
     from tqdm.auto import tqdm
 
     return tqdm(steps, desc=what, delay=2, leave=False)
 
 
 def source(*functions: Callable) -> Markdown:
-    """The library's own source of a formula, to read beside the slide."""
+    """The library's own source code of a formula, to read beside the slide.
+
+    Args:
+        functions: whose code is shown.
+    """
     shown = []
     for function in map(inspect.unwrap, functions):
         where = f"{function.__module__.replace('.', '/')}.py: {function.__qualname__}"

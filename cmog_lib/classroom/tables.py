@@ -1,4 +1,4 @@
-"""Tables in which what was timed is marked, so that a comparison of two runs can leave it out."""
+"""Tables in which measured times are marked, so that a comparison of two runs can leave them out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from IPython.display import HTML
 
 @dataclass(frozen=True)
 class Measured:
-    """A text that differs from run to run and from machine to machine."""
+    """A text that differs from run to run and from machine to machine.
+
+    Attributes:
+        text: as the table shows it.
+    """
 
     text: str
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> HTML:
-    """A table with a title; the first entry of each row is the row's name, a `Measured` entry is marked as such."""
+    """A table with a title.
+
+    Args:
+        title: its caption.
+        head: names of the columns.
+        rows: the first entry of each row is its name; a `Measured` entry is marked as such.
+
+    Returns:
+        The table as HTML.
+    """
     body = "".join(
         f"<tr><th scope='row' style='text-align:left'>{html.escape(str(name))}</th>{''.join(map(_cell, entries))}</tr>"
         for name, *entries in rows
@@ -29,7 +42,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> HTM
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that makes them readable, up to ages of the universe."""
+    """Seconds as a text, in the unit that makes them readable, up to ages of the universe."""
     age = 4.35e17  # of the universe: 13.8 billion years
     for unit, size in (("ages of the universe", age), ("years", 3.156e7), ("days", 86400.0), ("hours", 3600.0)):
         if seconds >= size:
@@ -38,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def size(numbers: float) -> str:
-    """What so many double-precision numbers take up."""
+    """The memory that so many double-precision numbers take up, as a text."""
     value, units = 8.0 * numbers, ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -52,7 +65,7 @@ def _cell(entry: Any) -> str:
 
 
 def count(number: float) -> str:
-    """A number in three digits and thousands, or with a power of ten."""
+    """A number as a text, with three digits and thousands separators, or with a power of ten."""
     return f"{number:,.0f}" if 1000 <= number < 1e7 else _short(number)
 
 

@@ -1,4 +1,4 @@
-"""T_s ~ p(T|X,w) by Markov chains: Metropolis, Hamiltonian Monte Carlo, and the EM that lives on their draws."""
+"""T_s ~ p(T|X,w) by Markov chains: Metropolis, Hamiltonian Monte Carlo, and Monte Carlo EM, which uses their draws."""
 
 from cmog_lib.mcmc.chains import Chains, effective_sample_size, r_hat
 from cmog_lib.mcmc.em import Run, fit, mc_em_step

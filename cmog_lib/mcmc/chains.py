@@ -1,4 +1,4 @@
-"""What chains leave behind: the draws, how they were come by, and how far they may be trusted."""
+"""The draws of Markov chains, how they were made, and diagnostics of how far they can be trusted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from cmog_lib.engine.devices import gathered
 from cmog_lib.engine.door import array, count, door, full_precision, warn
 from cmog_lib.posteriors import Weighted
 
-FEW = 50  # draws below which R̂ and a chain that stands still say nothing yet: Monte Carlo EM takes no more at a time
-APART = 1.05  # R̂ from which chains are said to disagree
+FEW = 50  # draws below which R̂, or a chain that stands still, is not conclusive, as in an E-step of Monte Carlo EM
+APART = 1.05  # R̂ above which chains are said to disagree
 
 
 class Chains(eqx.Module):
-    """T_s ~ p(T|X,w), s = 1 … M, from C chains for each of N data, and how they got there.
+    """T_s ~ p(T|X,w), s = 1 … M, from C chains for each of N data, and a record of how they were made.
 
-    t: [C, M, N, d], the draws. acceptance: [C, N], mean probability of a step to be taken. divergent: [C, N], how many
-    steps were not, because the trajectory flew off. step: [C, N], the length that adaptation ended with. scale:
-    [N, d, d], in whose units it is. evaluations: how many latents were decoded in all.
+    Attributes:
+        t: [C, M, N, d], the draws.
+        acceptance: [C, N], the mean acceptance probability of a step.
+        divergent: [C, N], the number of steps with a divergent trajectory.
+        step: [C, N], the step size of the draws, in units of `scale`; `hmc` jitters it.
+        scale: [N, d, d], a lower triangular L for each datum.
+        evaluations: the number of decoder evaluations in all.
     """
 
     t: Float[Array, "C M N d"]
@@ -34,28 +38,38 @@ class Chains(eqx.Module):
 
     @property
     def last(self) -> Float[Array, "C N d"]:
-        """Where the chains stand, to go on from."""
+        """[C, N, d], the last draws, from which the chains can be continued."""
         return self.t[:, -1]
 
     @property
     def mean(self) -> Float[Array, "N d"]:
-        """E_q t ≈ 1/(CM) Σ t_s, for each datum."""
+        """E_q t ≈ 1/(CM) Σ t_s, [N, d], for each datum."""
         return self.t.mean(axis=(0, 1))
 
     @property
     @full_precision
     def effective_sample_size(self) -> Float[np.ndarray, "N d"]:
-        """How many independent draws would tell the mean of t_j as well; see the function of this name."""
+        """[N, d], the equivalent number of independent draws for the mean of t_j; see the function of this name."""
         return effective_sample_size(self.t)
 
     @property
     @full_precision
     def r_hat(self) -> Float[np.ndarray, "N d"]:
-        """Split R̂ of t_j; see the function of this name."""
+        """[N, d], split R̂ of t_j; see the function of this name."""
         return r_hat(self.t)
 
     def posterior(self, i: int) -> Weighted:
-        """q_i: the draws of datum i, all with the same weight. Raises ValueError when there is no such datum."""
+        """q_i: the draws of datum i, all with the same weight.
+
+        Args:
+            i: number of the datum, from 0 to N − 1.
+
+        Returns:
+            A `posteriors.Weighted` of C·M draws.
+
+        Raises:
+            ValueError: if there is no such datum.
+        """
         t = self.t[:, :, count("i", i, 0, self.t.shape[2] - 1)].reshape(-1, self.t.shape[3])
         return Weighted(t, jnp.full(len(t), -jnp.log(len(t)), t.dtype))
 
@@ -71,12 +85,21 @@ def _draws(name: str, value: Any, given: dict[str, Any]) -> Array:
 
 @door(t=_draws)
 def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
-    """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: how many independent draws tell as much.
+    """CM / (1 + 2 Σ_k ρ_k), ρ_k the correlation of draws k steps apart: the equivalent number of independent draws.
 
-    t: [C, M, …], M draws of C chains, of any number of quantities. At most CM max(1, log₁₀ CM): negatively correlated
-    draws give the mean better than independent ones, but an estimate from few draws cannot say how much better. 0 where
-    nothing moved. Raises ValueError for draws that are not finite, and fewer than four of a chain. Source: NumPyro; the
-    cap: Vehtari et al. 2021, §3.2.
+    Negatively correlated draws estimate the mean better than independent ones, but an estimate from few draws cannot
+    say how much better; so the result is at most CM max(1, log₁₀ CM).
+
+    Args:
+        t: [C, M, …], M draws of C chains, of any number of quantities.
+
+    Returns:
+        […], one for each quantity; 0 if no chain moved.
+
+    Raises:
+        ValueError: if a draw is not finite, or there are fewer than four draws of each chain.
+
+    Source: NumPyro; the cap: Vehtari et al. 2021, §3.2.
     """
     from numpyro.diagnostics import effective_sample_size as estimated
 
@@ -84,16 +107,23 @@ def effective_sample_size(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.n
         estimate = estimated(np.asarray(gathered(t), np.float64))
     draws = t.shape[0] * t.shape[1]
     most = draws * max(np.log10(draws), 1)
-    # An estimate below zero is that of draws which turn round the mean; one that is no number, of a chain that stands.
+    # A negative estimate comes from negatively correlated draws, NaN from chains that stand still.
     return np.where(np.isnan(estimate), 0, np.where((estimate > 0) & (estimate < most), estimate, most))
 
 
 @door(t=_draws)
 def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
-    """R̂: how much wider all chains together are than each half of one. 1 where they agree, right or wrong.
+    """R̂: how much wider all chains together are than each half of one; 1 if they agree, whether or not they are right.
 
-    t: [C, M, …], M draws of C chains, of any number of quantities; NaN for chains that stand still.
-    Raises ValueError for draws that are not finite, and fewer than four of a chain.
+    Args:
+        t: [C, M, …], M draws of C chains, of any number of quantities.
+
+    Returns:
+        […], one for each quantity; NaN if the chains stand still.
+
+    Raises:
+        ValueError: if a draw is not finite, or there are fewer than four draws of each chain.
+
     Source: NumPyro; Gelman et al., "Bayesian Data Analysis" (2013), §11.4.
     """
     from numpyro.diagnostics import split_gelman_rubin
@@ -103,12 +133,12 @@ def r_hat(t: Float[Array | np.ndarray, "C M *of"]) -> Float[np.ndarray, "*of"]:
 
 
 def report(found: Chains) -> Chains:
-    """The chains, after a warning (RuntimeWarning) of the worst that can be seen in them, and what to do about it."""
+    """Returns the chains; a RuntimeWarning names the most serious problem found in them and what to do about it."""
     C, draws, *_ = found.t.shape
     flown = float(found.divergent.sum()) / (found.divergent.size * draws)
     acceptance = gathered(found.acceptance)
     stuck = np.argwhere(~(acceptance >= 1e-3))
-    # Of a few draws a chain may refuse all; that most chains do is no accident.
+    # One chain may reject all of a few draws by chance; most chains do not.
     often = len(stuck) > (0 if draws >= FEW else found.acceptance.size // 2)
     if flown > 0.1:
         warn(f"{flown:.0%} of the trajectories flew off (divergent): take a smaller step, or a higher target")

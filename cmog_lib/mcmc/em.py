@@ -1,4 +1,4 @@
-"""Monte Carlo EM: the E-step's expectation replaced by an average over draws, and log p(X|w) beside it as the audit."""
+"""Monte Carlo EM: the E-step's expectation is an average over draws, and log p(X|w) by quadrature is the audit."""
 
 from __future__ import annotations
 
@@ -43,11 +43,28 @@ def mc_em_step(
 ) -> tuple[Any, Chains]:
     """w_new = argmax_w' 1/M Σ_s log p(X,T_s|w'), T_s ~ p(T|X,w): one E-step by Hamiltonian chains, and one M-step.
 
-    w: decoder, any latent dimension. X: [N, D], data. chains: the last step's, which go on from where they stand; None
-    starts one chain for each datum at a mode. M: draws for each datum, after burn_in that adapt the step and are thrown
-    away. max_steps: of the M-step. Returns the new decoder and the chains. (R̂ needs several chains, and longer ones:
-    here log p(X|w) is the check.)
-    Raises ValueError and warns as `hmc` and `em.m_step_on_draws` do. Slides 14 and 15. Source: Wei and Tanner 1990.
+    R̂ needs several and longer chains; here log p(X|w) is the check.
+
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        chains: the chains of the last step, which are continued from their last draws. None starts one chain for each
+            datum at a mode.
+        M: number of draws for each datum.
+        key: random key.
+        burn_in: number of earlier draws, which adapt the step size, with 20 or more also the scale, and are discarded.
+        max_steps: number of steps of the M-step, at most.
+
+    Returns:
+        The new decoder and the `Chains`.
+
+    Raises:
+        ValueError: as `hmc` and `em.m_step_on_draws` do.
+
+    Warns:
+        RuntimeWarning: as `hmc` does.
+
+    Source: slides 14 and 15; Wei and Tanner 1990.
     """
     start: Any
     key_mode, key_chains = jax.random.split(key)
@@ -55,8 +72,8 @@ def mc_em_step(
     if chains is None:
         start, spent = mode.laplace(seen, X_seen, key_mode)
     else:
-        # w has moved since: the chains stay where they are, but the posteriors are as wide as they are now. A scale
-        # that hangs on where the chain stands is exact only in the long run; within one E-step it stays as it is.
+        # w has changed, and with it the width of the posteriors: the chains keep their place but get a new scale. A
+        # scale that depends on the chain's place is exact only in the long run; within one E-step it is constant.
         start, spent = eqx.tree_at(lambda chains: chains.scale, chains, mode.scale_at(seen, chains.last[0])), len(X)
     chains = hmc(seen, X_seen, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
@@ -82,12 +99,32 @@ def fit(
 ) -> Run:
     """max_w log p(X|w) by Monte Carlo EM, with log p(X|w) by quadrature after every step where d ≤ 2.
 
-    w: decoder, where it begins. X: [N, D], data. chains: of an earlier run, to go on from. steps: how many iterations.
-    keep: chains go on from the last E-step; False starts them anew each time. M, burn_in, max_steps: as in
-    `mc_em_step`. audit: the nodes for log p(X|w) (default: a grid on [-6, 6]). progress: show the bar. After Ctrl-C it
-    returns what there is. checkpoint: a file that is written after every iteration and holds every decoder so far, as
-    `path` does; where it is there already, the same call goes on from it.
-    Raises ValueError and warns as `mc_em_step` does, and ValueError for a checkpoint that is damaged or of another run.
+    After Ctrl-C it returns the result so far.
+
+    Args:
+        w: decoder with which to begin.
+        X: [N, D], data.
+        chains: of an earlier run, to continue from; None starts new ones.
+        steps: number of iterations.
+        M: number of draws for each datum and iteration.
+        key: random key.
+        keep: True continues the chains of the last E-step; False starts new ones at every iteration.
+        burn_in: number of earlier draws in each E-step, which adapt the step size, with 20 or more also the scale, and
+            are discarded.
+        max_steps: number of steps of each M-step, at most.
+        audit: the nodes for log p(X|w) (default: a grid on [-6, 6]^d for d ≤ 2, none for larger d).
+        progress: show the progress bar.
+        checkpoint: a file that is written after every iteration and holds all decoders of `path`. If it exists, the
+            same call continues from it.
+
+    Returns:
+        A `Run`. Its path has fewer decoders after Ctrl-C; its q are the chains of the last E-step.
+
+    Raises:
+        ValueError: as `mc_em_step` does, and if the checkpoint is damaged or belongs to another run.
+
+    Warns:
+        RuntimeWarning: as `mc_em_step` does.
     """
     options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
     keys, d = jax.random.split(key, steps), w.latent_dim

@@ -1,4 +1,4 @@
-"""The independent referee: NumPyro's No-U-Turn sampler on the same posterior, and the same model in NumPyro's words."""
+"""An independent reference: NumPyro's No-U-Turn sampler on the same posterior, and the same model in NumPyro."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ from cmog_lib.posteriors import FullGaussian
 
 @door("w:decoder x")
 def numpyro_model(w: Decoder, x: Float[Array, "D"]) -> None:
-    """t ~ N(0, I), x ~ N(μ(t,w), diag σ²(t,w)), x observed, for NumPyro. Its log density is `model.log_p_xt`."""
+    """t ~ N(0, I), x ~ N(μ(t,w), diag σ²(t,w)), x observed, for NumPyro.
+
+    Its log density is `model.log_p_xt`.
+
+    Args:
+        w: decoder.
+        x: [D], one datum.
+
+    Raises:
+        ValueError: if the shape of x does not fit the decoder.
+    """
     import numpyro
     from numpyro import distributions as dist
 
@@ -48,9 +58,31 @@ def nuts(
 ) -> Chains:
     """T_s ~ p(T|X,w) by NumPyro's NUTS: Hamiltonian trajectories that go on until they turn back.
 
-    Arguments, warnings and errors as in `hmc`. max_depth: a trajectory has at most 2^max_depth − 1 leapfrogs. Each
-    datum has chains of its own, as the posterior factorises, with start's scale as the inverse mass; all take as long
-    as the longest trajectory among them. Slide 15. Source: Hoffman and Gelman 2014; the code is NumPyro's.
+    The posterior factorises, so each datum has its own chains. All take as long as the longest trajectory among them.
+
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        start: as in `hmc`: a Gaussian for each datum, Chains, or points [C, N, d]. Its scale is the inverse mass, and
+            is not adapted.
+        M: number of draws to keep, of each chain and datum.
+        key: random key.
+        chains: number of chains for each datum, if start is a Gaussian.
+        warm_up: number of earlier draws, which adapt the step size and are discarded.
+        target: the acceptance to which the step size is adapted, between 0 and 1.
+        max_depth: a trajectory has at most 2^max_depth − 1 leapfrog steps; from 1 to 10.
+
+    Returns:
+        `Chains`.
+
+    Raises:
+        ValueError: for an invalid argument, as `hmc` does, and if log p(x,t|w) or its gradient is not finite at a
+            start.
+
+    Warns:
+        RuntimeWarning: as `hmc` does.
+
+    Source: slide 15; Hoffman and Gelman 2014; the code is NumPyro's.
     """
     at = begin(w, X, start, target, chains, key, slopes=True)
     made, leapfrogs = _nuts(at.w, at.X, at.states, at.scale, at.step, at.key, M, warm_up, at.target, max_depth)
@@ -72,7 +104,7 @@ def _nuts(
 ) -> tuple[tuple[Array, Array, Array, Array], Array]:
     from numpyro.infer.hmc import hmc
 
-    # The potential is made from w and x at every step, so that they stay arguments of what is compiled.
+    # The potential is made from w and x at every step, so that they stay arguments of the compiled function.
     init, sample = hmc(potential_fn_gen=lambda w, x: lambda t: -log_p_xt(w, x, t), algo="NUTS")
 
     def one(x: Array, t: Array, scale: Array, step: Array, key: Array) -> Any:

@@ -1,4 +1,4 @@
-"""Chains for all data at once, by Metropolis and by Hamiltonian steps."""
+"""Metropolis and Hamiltonian chains for all data at once."""
 
 from __future__ import annotations
 
@@ -31,12 +31,29 @@ def metropolis(
 ) -> Chains:
     """T_s ~ p(T|X,w) by Metropolis steps t' = t + step·L_i ε, one chain for each datum and each of C starting points.
 
-    w: decoder, any latent dimension. X: [N, D], data. start: a Gaussian for each datum (`laplace`), of which the chains
-    start as draws and whose L is their scale; Chains, to go on where they stand; or points [C, N, d], with scale I.
-    M: draws that are kept, after warm_up more that adapt the step to an acceptance of target. step: fixes it instead.
-    Warns (RuntimeWarning) of chains that never moved, and after 50 draws or more also of a coordinate of t in which
-    none of a datum's chains moved, and where R̂ is above 1.05. Raises ValueError for M < 1, shapes that do not fit, and
-    a start at which log p(x,t|w) is not finite, naming it. Slide 15.
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        start: a Gaussian for each datum (`laplace`): the chains start at draws from it, and its L is their scale. Or
+            Chains, which are continued from their last draws. Or points [C, N, d], with scale I.
+        M: number of draws to keep, of each chain and datum.
+        key: random key.
+        chains: number of chains C for each datum, if start is a Gaussian.
+        warm_up: number of earlier draws, which adapt the step size to the target and are discarded.
+        step: a fixed step size, in units of the scale; None adapts it.
+        target: the acceptance to which the step size is adapted, between 0 and 1.
+
+    Returns:
+        `Chains`.
+
+    Raises:
+        ValueError: if M < 1, if the shapes do not fit, or if log p(x,t|w) is not finite at a start, naming it.
+
+    Warns:
+        RuntimeWarning: if chains hardly ever moved. From 50 draws on also if no chain of a datum moved in a coordinate
+            of t, and if R̂ exceeds 1.05.
+
+    Source: slide 15.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, None)
 
@@ -57,11 +74,36 @@ def hmc(
 ) -> Chains:
     """T_s ~ p(T|X,w) by Hamiltonian steps of `leapfrogs` leapfrogs: short trajectories, each step jittered by a fifth.
 
-    Arguments, warnings and errors as in `metropolis`; also warns of trajectories that flew off, and refuses a start at
-    which ∇log p(x,t|w) is not finite. Where the step is adapted, halfway through the warm_up each datum's scale is
-    learnt too, from its draws and their slopes. Slide 15.
-    No trajectory is adapted to more than a quarter of a circle in these units, after which a Gaussian's next draw has
-    forgotten the last, and twice as far only mirrors it: at small d the acceptance stays above the target.
+    If the step size is adapted in 20 or more draws of warm_up, the scale of each datum is adapted halfway through too,
+    from the draws and the gradients there. No trajectory is adapted to more than a quarter of a circle in these units:
+    for a Gaussian, the next draw is then independent of the last, and twice that length only mirrors it. So for small d
+    the acceptance stays above the target.
+
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        start: a Gaussian for each datum (`laplace`): the chains start at draws from it, and its L is their scale. Or
+            Chains, which are continued from their last draws. Or points [C, N, d], with scale I.
+        M: number of draws to keep, of each chain and datum.
+        key: random key.
+        chains: number of chains C for each datum, if start is a Gaussian.
+        warm_up: number of earlier draws, which adapt the step size to the target and are discarded.
+        step: a fixed step size, in units of the scale; None adapts it.
+        target: the acceptance to which the step size is adapted, between 0 and 1.
+        leapfrogs: number of leapfrog steps of a trajectory.
+
+    Returns:
+        `Chains`.
+
+    Raises:
+        ValueError: if M < 1, if the shapes do not fit, or if log p(x,t|w) or its gradient is not finite at a start,
+            naming it.
+
+    Warns:
+        RuntimeWarning: if more than a tenth of the trajectories diverged, or if chains hardly ever moved. From 50 draws
+            on also if no chain of a datum moved in a coordinate of t, and if R̂ exceeds 1.05.
+
+    Source: slide 15.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, leapfrogs)
 

@@ -1,4 +1,4 @@
-"""Where a posterior is and how wide: what a chain needs to know before it can step well."""
+"""The location and the width of each posterior, which determine the scale of a chain's steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ def laplace(
 ) -> FullGaussian:
     """q_i = N(t_i*, P⁻¹) around a mode t_i* of p(t|x_i,w), P = I + Σ_j (∂μ_j ∂μ_jᵀ + 2 ∂σ_j ∂σ_jᵀ)/σ_j² (Fisher).
 
-    w: decoder, any latent dimension. X: [N, D], data. starts: draws from the prior, of which the likeliest is where a
-    datum's climb begins; a draw at which log p(x,t|w) is NaN counts as the least likely. steps: of Fisher scoring, each
-    the best of eight halvings. Returns m [N, d] and L [N, d, d].
-    Exact for Linear. Of several modes it knows one. A datum costs at most starts + 10 steps decoder evaluations.
-    Raises ValueError for data that are not finite or not the decoder's, an untyped key, starts or steps below 1, and
-    where w or its slopes are not finite at the place where a datum's climb ended, naming the latent.
+    Exact for Linear. If there are several modes, it finds one of them.
+
+    Args:
+        w: decoder, any latent dimension.
+        X: [N, D], data.
+        key: random key.
+        starts: number of draws from the prior. The search for a mode starts at the one with the highest log p(x,t|w); a
+            draw at which it is NaN counts as the lowest.
+        steps: number of Fisher scoring steps, at most; each is the best of eight step lengths 1, ½, … 1/128.
+
+    Returns:
+        A `FullGaussian`: m [N, d] and L [N, d, d]. A datum costs at most starts + 10 steps decoder evaluations.
+
+    Raises:
+        ValueError: if the data are not finite or do not fit the decoder, the key is untyped, or starts or steps are
+            below 1; and if w or its derivatives are not finite where the search for a datum ended, naming the latent.
     """
     return mode.laplace(w, X, key, starts, steps)[0]

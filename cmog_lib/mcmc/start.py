@@ -1,4 +1,4 @@
-"""Where chains begin: what every sampler asks of its arguments, and its first states."""
+"""The start of chains: the arguments that every sampler checks, and its first states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cmog_lib.posteriors import FullGaussian
 class Start(NamedTuple):
     """Arguments that have been checked, and C chains for each of N data: states, their scale [N, d, d], step [C, N].
 
-    w and X are `decoders.projected`, and so log_p of the states is log p(x,t|w) but for a constant.
+    w and X are `decoders.projected`, so log_p of the states is log p(x,t|w) up to a constant.
     """
 
     w: Any
@@ -43,11 +43,11 @@ def begin(
     *,
     slopes: bool,
 ) -> Start:
-    """The first states; arguments as in `metropolis`. slopes: whether the sampler asks for ∇log p(x,t|w).
+    """The first states; arguments as in `metropolis`. slopes: whether the sampler needs ∇log p(x,t|w).
 
     Raises ValueError for a start at which log p or, with slopes, its gradient is not finite.
     """
-    # The chains need p(x,t|w) but for a factor without t: only what the decoder can tell of x.
+    # The chains need p(x,t|w) only up to a factor without t: x enters through its sufficient statistic for t.
     w, X, _ = projected(w, X)
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
@@ -84,7 +84,7 @@ def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Arra
 
 
 def place(name: str, start: Any, given: dict[str, Any]) -> Any:
-    """Where chains may start: other chains, a Gaussian for each datum, or points."""
+    """Checks `start`: other chains, a Gaussian for each datum, or points."""
     (N, d), start = (len(given["X"]), given["w"].latent_dim), in_session(start)
     if isinstance(start, Chains):
         array(f"{name}.last", start.last, ("C", N, d))
@@ -96,7 +96,7 @@ def place(name: str, start: Any, given: dict[str, Any]) -> Any:
 
 
 def acceptance(name: str, target: Any, given: dict[str, Any]) -> float:
-    """What a warm-up may aim at."""
+    """Checks the target of a warm-up: an acceptance between 0 and 1."""
     if not positive(name, target) < 1:
         raise ValueError(f"{name} must be an acceptance between 0 and 1, got {target}")
     return target

@@ -12,14 +12,17 @@ from cmog_lib.decoders import Decoder
 from cmog_lib.engine.door import array, door, kind
 from cmog_lib.model import log_p_xt
 
-DIVERGENT = 1000.0  # nats of energy that a trajectory may lose before its step is called too long
+DIVERGENT = 1000.0  # nats: a trajectory that gains as much energy counts as divergent
 
 
 class State(NamedTuple):
-    """Where a chain stands: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice.
+    """The state of a chain: t [d], with log p(x,t|w) and its gradient there, so that neither is computed twice.
 
-    After a Metropolis step that was accepted the gradient is infinite, for it was not computed. Call `state_at` before
-    a Hamiltonian step.
+    Attributes:
+        t: [d], the latent.
+        log_p: log p(x,t|w), in nats.
+        gradient: [d], ∇_t log p(x,t|w). Infinite after an accepted Metropolis step, which does not compute it; call
+            `state_at` before a Hamiltonian step.
     """
 
     t: Float[Array, "*batch d"]
@@ -28,8 +31,14 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What became of one step: the new state, every t on the way to the one that was tried, the probability with which
-    that is taken, and whether the way there flew off."""
+    """Result of one step of a chain.
+
+    Attributes:
+        state: the new state.
+        path: [leapfrogs, d], every t on the way to the proposal, which is the last one; [1, d] for Metropolis.
+        acceptance: the probability of accepting the proposal.
+        divergent: whether the trajectory diverged.
+    """
 
     state: State
     path: Float[Array, "*batch leapfrogs d"]
@@ -51,9 +60,20 @@ def _state_with_slope(name: str, value: Any, given: dict[str, Any]) -> State:
 
 @door("w:decoder x t")
 def state_at(w: Decoder, x: Float[Array, "D"], t: Float[Array, "d"]) -> State:
-    """t with log p(x,t|w) and ∇_t log p(x,t|w). The posterior's normaliser p(x|w) is not needed: it has no t.
+    """t with log p(x,t|w) and ∇_t log p(x,t|w).
 
-    Raises ValueError when the shapes of x and t are not the decoder's.
+    The posterior's normaliser p(x|w) is not needed: it does not depend on t.
+
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        t: [d], one latent.
+
+    Returns:
+        A `State`.
+
+    Raises:
+        ValueError: if the shapes of x and t do not fit the decoder.
     """
     log_p, gradient = jax.value_and_grad(lambda t: log_p_xt(w, x, t))(t)
     return State(t, log_p, gradient)
@@ -65,14 +85,26 @@ def metropolis_step(
 ) -> Move:
     """t' = t + step·Lε, ε ~ N(0, I), accepted with probability min(1, p(x,t'|w) / p(x,t|w)); else t stays.
 
-    w: decoder. x: [D], one datum. state: where the chain stands. step: how far it tries to go, in units of scale = L,
-    [d, d], a Cholesky factor of roughly the posterior's covariance. Raises ValueError when the shapes do not fit.
-    Slide 15. Source: Metropolis et al. 1953.
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        state: current state of the chain, as `state_at` or an earlier step returns it.
+        step: the step size, in units of the scale.
+        scale: [d, d], L, roughly a Cholesky factor of the posterior's covariance.
+        key: random key.
+
+    Returns:
+        A `Move`.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: slide 15; Metropolis et al. 1953.
     """
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
     proposal = state.t + step * scale @ epsilon
-    unknown = jnp.full_like(state.gradient, jnp.inf)  # Metropolis has no use for the gradient, and does not ask for it
+    unknown = jnp.full_like(state.gradient, jnp.inf)  # Metropolis does not use the gradient, so it is not computed
     new = State(proposal, log_p_xt(w, x, proposal), unknown)
     kept, acceptance = accept(state, new, new.log_p - state.log_p, key_accept)
     # A proposal may be bad, but it cannot diverge.
@@ -92,10 +124,24 @@ def hmc_step(
 ) -> Move:
     """(t', p') = leapfrog(t, p), p ~ N(0, I), accepted with probability min(1, exp(H(t, p) − H(t', p'))).
 
-    H = −log p(x,t|w) + ½|p|². w: decoder. x: [D], one datum. state: where the chain stands. step: of the leapfrog, in
-    units of scale = L, [d, d], a Cholesky factor of roughly the posterior's covariance, which is the inverse mass.
-    leapfrogs: steps of a trajectory, each of which asks the decoder once. Raises ValueError when the shapes do not fit,
-    and for leapfrogs below 1. Slide 15. Source: Neal 2011, §§2–3.
+    The energy is H = −log p(x,t|w) + ½|p|². A trajectory that gains 1000 nats or more of it counts as divergent.
+
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        state: current state of the chain, with a gradient, as `state_at` returns it.
+        step: the step size of the leapfrog, in units of the scale.
+        scale: [d, d], L, roughly a Cholesky factor of the posterior's covariance, which is the inverse mass.
+        leapfrogs: number of leapfrog steps of the trajectory; each costs one decoder evaluation.
+        key: random key.
+
+    Returns:
+        A `Move`.
+
+    Raises:
+        ValueError: if the shapes do not fit, or leapfrogs is below 1.
+
+    Source: slide 15; Neal 2011, §§2–3.
     """
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
@@ -116,9 +162,23 @@ def leapfrog(
     scale: Float[Array, "d d"],
     leapfrogs: int,
 ) -> tuple[State, Float[Array, "d"], Float[Array, "leapfrogs d"]]:
-    """p' = p + ½ step·Lᵀ∇log p(x,t|w), t' = t + step·L p', p'' = p' + ½ step·Lᵀ∇log p(x,t'|w), so many times.
+    """p' = p + ½ step·Lᵀ∇log p(x,t|w), t' = t + step·L p', p'' = p' + ½ step·Lᵀ∇log p(x,t'|w), `leapfrogs` times.
 
-    Returns the last state and momentum, and every t on the way. Arguments and errors as in `hmc_step`.
+    Args:
+        w: decoder.
+        x: [D], one datum.
+        state: where the trajectory starts, with a gradient, as `state_at` returns it.
+        momentum: [d], p at the start.
+        step: the step size, in units of the scale.
+        scale: [d, d], L, roughly a Cholesky factor of the posterior's covariance, which is the inverse mass.
+        leapfrogs: number of leapfrog steps; each costs one decoder evaluation.
+
+    Returns:
+        The last state, the last momentum [d], and every t on the way [leapfrogs, d].
+
+    Raises:
+        ValueError: if the shapes do not fit, or leapfrogs is below 1.
+
     Source: Neal 2011, §2.3.
     """
 
@@ -133,7 +193,17 @@ def leapfrog(
 
 
 def accept(state: State, new: State, log_ratio: Array, key: Array) -> tuple[State, Array]:
-    """The new state with probability min(1, exp(log_ratio)), and that; a ratio that is no number counts as 0."""
+    """The new state with probability min(1, exp(log_ratio)), else the old one.
+
+    Args:
+        state: the current state.
+        new: the proposal.
+        log_ratio: logarithm of the acceptance ratio; NaN counts as a ratio of 0.
+        key: random key.
+
+    Returns:
+        The next state, and the probability of accepting the proposal.
+    """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = jnp.log(jax.random.uniform(key, dtype=log_ratio.dtype)) < log_ratio
     kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, state)

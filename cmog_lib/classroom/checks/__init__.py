@@ -1,7 +1,7 @@
 """Exercise checkers that name the mistake.
 
-An exercise knows the right answer as a function, and the wrong ones as functions too: a checker says "you took the
-sum where the mean was meant" because it made that mistake itself and got the same numbers. Nothing is guessed.
+An exercise holds the right answer and the known mistakes as functions. A checker says "you took the sum where the mean
+was meant" only if the function with that mistake returns the same numbers. It never guesses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ LAST_LINE = "Look at the last line of the cell: there your function's name stand
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checker says: `status` is "passed", "mistake" (a known one, named), "wrong" or "open"."""
+    """The result of a check.
+
+    Attributes:
+        status: "passed", "mistake" (a known one, which is named), "wrong" or "open".
+        message: one or more sentences for the reader.
+    """
 
     status: str
     message: str
@@ -45,11 +50,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question with its answer and the mistakes that people make.
+    """A question with its answer and the common mistakes.
 
-    answer: the right function. cases: argument tuples that it is called with. mistakes: two sentences, of which the
-    first names the mistake and the second says where to look, ↦ the function that makes it. tolerance: relative to
-    the size of the right answer. view: what of an attempt is compared, where several attempts are equally right.
+    Attributes:
+        answer: the right function.
+        cases: a function that returns the argument tuples with which it is called.
+        mistakes: two sentences ↦ the function that makes the mistake. The first sentence names the mistake, the second
+            says where to look.
+        praise: the message for a right answer.
+        tolerance: relative to the size of the right answer.
+        view: what is compared of an attempt, if several attempts are equally right.
     """
 
     answer: Callable
@@ -60,7 +70,14 @@ class Exercise:
     view: Callable = field(default=lambda attempt: attempt)
 
     def __call__(self, attempt: Any) -> Verdict:
-        """Compare an attempt with the right answer, then with every known mistake. Never raises for a wrong one."""
+        """Compares an attempt with the right answer, then with every known mistake. Never raises for a wrong one.
+
+        Args:
+            attempt: the reader's function.
+
+        Returns:
+            A `Verdict`.
+        """
         if not callable(attempt):
             given = type(attempt).__name__
             return Verdict("wrong", f"You gave the checker {given}, not your function itself. {LAST_LINE}")
@@ -97,7 +114,7 @@ class Exercise:
 
 
 def _array(value: Any) -> Any:
-    """A list of numbers is taken for the array that it means; a tuple is several answers."""
+    """The value; a list of numbers becomes an array, a tuple remains several answers."""
     return np.asarray(value) if isinstance(value, list) and all(np.isscalar(part) for part in value) else value
 
 

@@ -1,4 +1,4 @@
-"""The exercises of lecture 1, each with its answer and the mistakes that it knows by name."""
+"""The exercises of lecture 1, each with its answer and the mistakes that the checker recognises."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _uniform_angle(t):
 
 
 def _density_and_shape(decoder):
-    """What of a ring is compared: log p(x), by the plain sum over a grid, and the number of axes that sigma has."""
+    """What is compared of a ring: log p(x), by the plain sum over a grid, and the number of axes of sigma."""
     t = jnp.linspace(-6, 6, 4001)
 
     def view(X):

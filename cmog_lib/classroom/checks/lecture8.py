@@ -1,4 +1,4 @@
-"""The exercises of lecture 8, each with its answer and the mistakes that it knows by name."""
+"""The exercises of lecture 8, each with its answer and the mistakes that the checker recognises."""
 
 from __future__ import annotations
 

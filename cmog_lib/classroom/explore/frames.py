@@ -1,4 +1,4 @@
-"""Many pictures in few bytes: what all states share is held once, and of each state only what is its own."""
+"""Many pictures in few bytes: what all states share is stored once, and each state stores only its difference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ def encode(pixels: np.ndarray) -> bytes:
 class Bundle:
     """Many states: what they share is `base`, and each of `frames` is laid over it.
 
-    Equal pictures are held once: `frame_of[k]` says which frame state k shows (−1: its error).
+    Equal pictures are stored once.
+
+    Attributes:
+        base: the shared picture.
+        frames: what is laid over it.
+        frame_of: the number of the frame that each state shows; −1 if it shows an error.
+        sentences: the description of each state.
+        errors: number of a state ↦ the exception that `draw` raised.
     """
 
     base: bytes = b""
@@ -50,7 +57,7 @@ class Bundle:
 
 
 def bundle(studio: Studio, states: Sequence[Sequence[int]], label: str) -> Bundle:
-    """All `states`, drawn one after the other, and encoded meanwhile."""
+    """All `states`, drawn one after the other and encoded at the same time."""
     from tqdm.auto import tqdm
 
     made = Bundle()
@@ -80,11 +87,11 @@ def bundle(studio: Studio, states: Sequence[Sequence[int]], label: str) -> Bundl
 
 
 def overlay(pixels: np.ndarray, base: np.ndarray) -> bytes:
-    """What has to be laid over `base` to see `pixels`: transparent where they agree, at most 255 colours elsewhere.
+    """The layer over `base` that shows `pixels`: transparent where they agree, at most 255 colours elsewhere.
 
-    Measured on figures of 900 × 400 pixels where all is different (curves; a density): 21 and 29 KB in 35 ms, where the
-    same palette as PNG takes 25 and 38 KB, plain PNG 69 and 88 KB. The quicker octree palette draws rings into a
-    smooth density.
+    Measured on figures of 900 × 400 pixels that differ everywhere (curves; a density): 21 and 29 KB in 35 ms. The same
+    palette as PNG takes 25 and 38 KB, plain PNG 69 and 88 KB. The quicker octree palette leaves rings in a smooth
+    density.
     """
     from PIL import Image
     from scipy.ndimage import maximum_filter

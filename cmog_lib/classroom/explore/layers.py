@@ -1,4 +1,4 @@
-"""In which order a figure's artists are drawn, and which of them are drawn at each state.
+"""The order in which a figure's artists are drawn, and which of them are drawn at each state.
 
 The rest is the background: the patches, and the ticks with their labels unless something is drawn below them.
 """
@@ -100,7 +100,7 @@ def above_axes(figure: Figure) -> list[Artist]:
 
 
 def layer(axes: Axes) -> list[Artist]:
-    """What is drawn of axes, bottom up, without their patch."""
+    """The artists of axes without their patch, bottom up."""
     found = [part for part in axes.get_children() if part is not axes.patch and not part.get_animated()]
     if not (axes.axison and axes.get_frame_on()):
         found = [part for part in found if part not in axes.spines.values()]

@@ -1,4 +1,4 @@
-"""What a slider may be: any way of writing it down becomes a Control, a numbered list of values with their texts."""
+"""The ways to write a slider: each becomes a Control, a numbered list of values with their texts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ MOST_VALUES = 10_000  # more than pixels on a screen: a slip of the step, not a 
 
 @dataclass(frozen=True, eq=False)
 class Slider:
-    """One row of values that a handle is drawn along.
+    """One row of values along which a handle moves.
 
-    values: numbers or strings, each once. label: what stands beside the slider (default: the argument's name).
-    start: the value shown first (default: the first). format: how a value is written, as in "{:.2f}".
+    Attributes:
+        values: numbers or strings, each once.
+        label: the text beside the slider (default: the argument's name).
+        start: the value shown first (default: the first).
+        format: how a value is written, as in "{:.2f}".
     """
 
     values: Any
@@ -28,10 +31,15 @@ class Slider:
 
 @dataclass(frozen=True, eq=False)
 class Pad:
-    """A point (t1, t2) dragged in the plane, for latent planes; `draw` gets it as an array of shape [2].
+    """A point (t1, t2) that is dragged in the plane, for latent planes; `draw` gets it as an array of shape [2].
 
-    x, y: (lowest, highest, number of values). start: where the point begins, moved to the nearest grid point.
-    names: what stands at the two axes (default: the argument's name with ₁ and ₂).
+    Attributes:
+        x: (lowest, highest, number of values).
+        y: likewise.
+        label: the text beside the pad (default: the argument's name).
+        start: where the point begins; it is moved to the nearest grid point.
+        format: how a coordinate is written.
+        names: the names of the two axes (default: the argument's name with ₁ and ₂).
     """
 
     x: Sequence[Any]
@@ -64,9 +72,14 @@ class Control:
 
 
 def control(name: str, spec: Any) -> Control:
-    """The Control that `spec` describes: a range, a list or array, (lo, hi[, step]), a Slider or a Pad.
+    """The Control that `spec` describes.
 
-    Raises ValueError naming the slider when it is empty, repeats a value, starts elsewhere or is none of these.
+    Args:
+        name: of the slider.
+        spec: a range, a list or array, (lowest, highest[, step]), a Slider or a Pad.
+
+    Raises:
+        ValueError: if the slider is empty, repeats a value, starts at another value, or is none of these; naming it.
     """
     if isinstance(spec, Pad):
         return _pad(name, spec)
@@ -84,7 +97,7 @@ def control(name: str, spec: Any) -> Control:
 
 
 def sweep_positions(control: Control, count: int) -> list[int]:
-    """About `count` positions spread evenly over a control, its start among them; of a pad, over its row there."""
+    """About `count` positions spread evenly over a control, with its start; for a pad, over the row of its start."""
     low, number = 0, len(control.values)
     if control.axes is not None:
         number = len(control.axes[0])

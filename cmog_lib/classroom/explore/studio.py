@@ -18,7 +18,7 @@ CSS_PIXELS_PER_INCH = 100
 
 @dataclass(frozen=True)
 class Drawn:
-    """One state: its picture as pixels and the sentence that says what it shows, or the exception in its place."""
+    """One state: its picture as pixels and the sentence that describes it, or the exception in its place."""
 
     sentence: str
     pixels: np.ndarray | None = None
@@ -73,7 +73,7 @@ class Studio:
 
 
 class _no_figure_left_open:
-    """pyplot keeps every figure and shows it below the cell: those that `draw` opened are closed again."""
+    """Closes the figures that `draw` opened: pyplot keeps every figure and shows it below the cell."""
 
     def __enter__(self) -> Callable[[Figure], None]:
         self._before = set(self._open())

@@ -1,4 +1,4 @@
-"""The two homes of an explorer: an anywidget where a widget manager runs, and HTML that needs nothing at all."""
+"""The two forms of an explorer: an anywidget if a widget manager runs, and HTML that stands alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PADDED = 100_000
 
 
 class Widget(anywidget.AnyWidget):
-    """What the browser gets: `spec` and the encoded frames, one after the other; live, only the first of them."""
+    """What the browser gets: `spec` and the encoded frames, one after the other; if live, only the first of them."""
 
     _esm = _JS
     _css = _CSS
@@ -34,13 +34,13 @@ class Widget(anywidget.AnyWidget):
 
 
 def cause(error: Exception) -> str:
-    """The one line that says what went wrong."""
+    """One line that says what went wrong."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def base_spec(label: str, size: tuple[int, int], controls: Sequence[Control], sentences_given: bool) -> dict[str, Any]:
-    """What both homes and both modes share."""
+    """The part of a spec that both forms and both modes share."""
     return {
         "label": label,
         "size": list(size),
@@ -50,7 +50,7 @@ def base_spec(label: str, size: tuple[int, int], controls: Sequence[Control], se
 
 
 def bundle_spec(made: Bundle) -> dict[str, Any]:
-    """What a spec says about its frames."""
+    """The part of a spec that describes its frames."""
     return {
         "frameOf": made.frame_of,
         "sentences": made.sentences,

@@ -29,7 +29,13 @@ SIZE_WITHOUT_PICTURE = (720, 320)
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception that `draw` raised: in which explorer, at which values, and what it was."""
+    """An exception that `draw` raised.
+
+    Attributes:
+        label: of the explorer.
+        values: the slider values.
+        error: the exception.
+    """
 
     label: str
     values: dict[str, Any]
@@ -44,12 +50,12 @@ _failures: list[Failure] = []
 
 
 def made() -> list[Explorer]:
-    """Every explorer that is still alive, in the order of making: how a test finds those of a notebook."""
+    """All explorers that are still alive, in the order of making; a test finds those of a notebook here."""
     return [explorer for reference in _made if (explorer := reference()) is not None]
 
 
 def failures() -> list[Failure]:
-    """Every exception that any explorer's `draw` has raised so far, shown in a red box or not yet seen."""
+    """All exceptions that any explorer's `draw` has raised so far, whether or not the reader has seen them."""
     return list(_failures)
 
 
@@ -63,6 +69,9 @@ def explore(draw: Callable[..., Any], /, *, label: str = "", live: bool | None =
         label: the explorer's heading.
         live: whether the kernel draws each picture on demand. The default is to do so for more than 200 states.
         sliders: for each argument of `draw` a range, a list or array, (lowest, highest[, step]), a Slider or a Pad.
+
+    Returns:
+        An `Explorer`, which a cell shows as its last expression.
 
     Raises:
         ValueError: for an invalid slider, a draw that returns no figure or figures of two sizes, and more than 3 MB of
@@ -100,9 +109,14 @@ class Explorer:
         return (self._values(positions) for positions in self._all_positions())
 
     def picture(self, **values: Any) -> bytes:
-        """The picture at `values`, encoded as WebP; sliders that are not named stand at their start.
+        """The picture at `values`, encoded as WebP.
 
-        Raises ValueError for a value that no slider has, and whatever `draw` raised for this state.
+        Args:
+            values: by the name of the slider; a slider that is not named stays at its start.
+
+        Raises:
+            ValueError: if a slider does not have the value.
+            Exception: the one that `draw` raised for this state.
         """
         unknown = set(values) - {each.name for each in self.controls}
         if unknown:
@@ -120,7 +134,7 @@ class Explorer:
         return self._bundle.picture(state)
 
     def html(self) -> str:
-        """The explorer as HTML that stands alone. Of a live one it holds a sweep along the first slider."""
+        """The explorer as HTML that stands alone. For a live one it holds a sweep along the first slider."""
         if not self.live:
             return views.page(self._spec(), self._bundle, self._state_of(self._start))
         first, rest = self.controls[0], self.controls[1:]
@@ -147,7 +161,7 @@ class Explorer:
         return widget
 
     def _repr_mimebundle_(self, **_: Any) -> Any:
-        """For notebooks: the widget, and beside it the HTML that serves where no widget manager runs."""
+        """For notebooks: the widget, and the HTML that is shown if no widget manager runs."""
         shown = self.widget._repr_mimebundle_()
         data, metadata = shown if isinstance(shown, tuple) else (shown, {})
         return {**(data or {}), "text/plain": repr(self), "text/html": self.html()}, metadata
@@ -200,7 +214,7 @@ class Explorer:
         return {"sentence": drawn.sentence}, encode(drawn.pixels)
 
     def _answer(self, positions: Sequence[int]) -> tuple[dict[str, Any], bytes]:
-        """What the browser gets for its question: always an answer, or its slider would wait for ever."""
+        """The answer to the browser's question. There is always one; otherwise its slider would wait for ever."""
         try:
             return self._reply(self._take(positions))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Pictures of Markov chains over the latent plane, of their traces, and of Monte Carlo EM's climb beside exact EM."""
+"""Pictures of Markov chains over the latent plane, of their traces, and of Monte Carlo EM beside exact EM."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ CHAINS = [(style.MODEL, "-"), (style.POSTERIOR, "--"), (style.PRIOR, "-."), (sty
 
 
 def chain_walk(ax: Axes) -> Callable[[ArrayLike, ArrayLike, ArrayLike], None]:
-    """One chain over a density in the latent plane. The function that comes back draws it up to its k-th move.
+    """Draws one chain over a density in the latent plane.
 
-    It takes the states [k + 1, d], from the start on; the path [k, L, d] of each move; and whether each was accepted.
+    Args:
+        ax: axes to draw in.
+
+    Returns:
+        A function of the states [k + 1, d], from the start on, the path [k, L, d] of each move, and whether each was
+        accepted [k]; it draws the chain up to its k-th move.
     """
     (visited,) = ax.plot([], [], color=style.POSTERIOR, ls="-", lw=0.9, marker="o", ms=4, alpha=0.75, label="the chain")
     (refused,) = ax.plot([], [], "x", color=style.DATA, ms=6, mew=1.2, label="rejected")
@@ -38,9 +43,16 @@ def chain_walk(ax: Axes) -> Callable[[ArrayLike, ArrayLike, ArrayLike], None]:
 
 
 def chain_traces(ax: Axes, mean: float, deviation: float, draws: int) -> Callable[[ArrayLike], None]:
-    """One latent over the draws, a line a chain, around the mean that is given and a band of two deviations.
+    """Draws one latent over the draws, a line for each chain; a band of two standard deviations around the mean.
 
-    The function that comes back takes t [C, draws].
+    Args:
+        ax: axes to draw in.
+        mean: of the latent.
+        deviation: its standard deviation.
+        draws: length of the axis.
+
+    Returns:
+        A function of t [C, draws] that draws the traces.
     """
     ax.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=style.DATA, alpha=0.18, lw=0)
     lines = [ax.plot([], [], color=color, ls=ls, lw=1.1)[0] for color, ls in CHAINS]
@@ -55,10 +67,18 @@ def chain_traces(ax: Axes, mean: float, deviation: float, draws: int) -> Callabl
 
 
 def running_means(ax: Axes, mean: float, deviation: float, draws: int) -> Callable[[ArrayLike, int], None]:
-    """The mean of all draws so far of one latent, a line a chain, towards the posterior's mean in black.
+    """Draws the mean of all draws so far of one latent, a line for each chain, and the posterior's mean in black.
 
-    The band is one of the posterior's standard deviations to either side. The function that comes back takes
-    t [C, draws] and marks one draw.
+    The band is one posterior standard deviation to either side.
+
+    Args:
+        ax: axes to draw in.
+        mean: of the posterior.
+        deviation: its standard deviation.
+        draws: length of the axis.
+
+    Returns:
+        A function of t [C, draws] and of the number of one draw, which it marks.
     """
     ax.axhspan(mean - deviation, mean + deviation, color=style.DATA, alpha=0.18, lw=0)
     ax.axhline(mean, color=style.TRUTH, lw=1.6)
@@ -77,7 +97,13 @@ def running_means(ax: Axes, mean: float, deviation: float, draws: int) -> Callab
 
 
 def efficiency(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, xlabel: str) -> None:
-    """What a draw is worth against the step, a curve a sampler; both axes logarithmic."""
+    """Draws the efficiency of a draw against the step size, a curve for each sampler; both axes are logarithmic.
+
+    Args:
+        ax: axes to draw in.
+        curves: sampler ↦ (step sizes, efficiencies).
+        xlabel: name of the horizontal axis.
+    """
     for (name, (step, value)), marker in zip(curves.items(), cycle(MARKERS), strict=False):
         ax.plot(np.asarray(step), np.asarray(value), marker=marker, ms=7, label=name)
     ax.set(xscale="log", yscale="log", xlabel=xlabel)
@@ -86,16 +112,25 @@ def efficiency(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, x
 
 
 def one_legend(axes: Sequence[Axes]) -> None:
-    """One legend for panels that show the same curves, below all of them."""
+    """Draws one legend below panels that show the same curves.
+
+    Args:
+        axes: the panels.
+    """
     fig = axes[0].get_figure(root=True)
     assert fig is not None
     fig.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, handlelength=3)
 
 
 def spots(ax: Axes, chains: int) -> Callable[[ArrayLike, ArrayLike], None]:
-    """The draws of several chains over a density, a mark a chain; and two means, theirs and the true one.
+    """Draws several chains over a density, a marker for each chain, with the mean of their draws and the true mean.
 
-    The function that comes back takes t [C, M, 2] and the true mean [2].
+    Args:
+        ax: axes to draw in.
+        chains: number of chains.
+
+    Returns:
+        A function of t [C, M, 2] and of the true mean [2]; it shows every fifth draw.
     """
     drawn = [
         ax.plot([], [], marker, ms=5, mfc="none", mec=CHAINS[c % len(CHAINS)][0], mew=1)[0]
@@ -108,7 +143,7 @@ def spots(ax: Axes, chains: int) -> Callable[[ArrayLike, ArrayLike], None]:
     def show(t: ArrayLike, mean: ArrayLike) -> None:
         points = np.asarray(t)
         for line, chain in zip(drawn, points, strict=True):
-            line.set_data(*chain[::5].T)  # a few of them: the density behind is to be seen
+            line.set_data(*chain[::5].T)  # only some of them, so that the density behind stays visible
         theirs.set_data(*points.mean(axis=(0, 1))[:, None])
         true.set_data(*np.asarray(mean)[:, None])
 
@@ -118,7 +153,16 @@ def spots(ax: Axes, chains: int) -> Callable[[ArrayLike, ArrayLike], None]:
 def climbs(
     ax: Axes, exact: Sequence[float], others: Mapping[str, Sequence[float]]
 ) -> Callable[[Sequence[float], int], None]:
-    """log p(X|w) over the iterations: exact EM, all other runs faint behind it, and one of them up to the k-th."""
+    """Draws log p(X|w) over the iterations: exact EM, all other runs faint behind it, and one of them in full.
+
+    Args:
+        ax: axes to draw in.
+        exact: log p(X|w) of exact EM, in nats per training image.
+        others: run ↦ log p(X|w) likewise.
+
+    Returns:
+        A function of the values of one run and of k that draws it up to the k-th iteration.
+    """
     x = np.arange(len(exact))
     for values in others.values():
         ax.plot(x, values, color=style.DATA, ls="-", lw=0.8, alpha=0.5)
@@ -135,7 +179,12 @@ def climbs(
 
 
 def shortfalls(ax: Axes, lines: Mapping[int, ArrayLike]) -> None:
-    """How far below the maximum each iteration of Monte Carlo EM is, one line for each M, from the first on."""
+    """Draws how far below the maximum each iteration of Monte Carlo EM is, from the first on, one line for each M.
+
+    Args:
+        ax: axes to draw in.
+        lines: M ↦ distance from the maximum, in nats per image.
+    """
     for (M, values), marker in zip(lines.items(), cycle(MARKERS), strict=False):
         below = np.asarray(values)
         ax.plot(np.arange(1, len(below)), below[1:], marker=marker, ms=4, lw=1.4, label=f"M = {M}")

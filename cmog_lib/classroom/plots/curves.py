@@ -1,4 +1,4 @@
-"""Curves over a slider's values, over a latent, over cost."""
+"""Curves over a slider's values, over a latent, over a cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ Corner = Literal["upper left", "upper right", "lower left", "lower right"]
 
 
 def prior(ax: Axes, t: ArrayLike, p_t: ArrayLike, *, at: float) -> None:
-    """The prior density of one latent, with the chosen point on it."""
+    """Draws the prior density of one latent, with the chosen point on it.
+
+    Args:
+        ax: axes to draw in.
+        t: latents.
+        p_t: the density there.
+        at: the chosen latent.
+    """
     ax.plot(t, p_t, color=style.PRIOR)
     ax.fill_between(t, p_t, color=style.PRIOR, alpha=0.12)
     ax.axvline(at, color=style.POSTERIOR, ls="--", lw=1.6)
@@ -27,7 +34,14 @@ def prior(ax: Axes, t: ArrayLike, p_t: ArrayLike, *, at: float) -> None:
 
 
 def histogram(ax: Axes, draws: ArrayLike, t: ArrayLike, p_t: ArrayLike) -> None:
-    """Draws of one latent under the density they came from."""
+    """Draws a histogram of draws of one latent, and the density from which they were drawn.
+
+    Args:
+        ax: axes to draw in.
+        draws: the draws.
+        t: latents.
+        p_t: the density there.
+    """
     ax.hist(np.asarray(draws), bins=24, density=True, color=style.DATA, alpha=0.45, label="draws")
     ax.plot(t, p_t, color=style.PRIOR, label="$p(t)$")
     ax.legend(loc="upper left")
@@ -35,7 +49,18 @@ def histogram(ax: Axes, draws: ArrayLike, t: ArrayLike, p_t: ArrayLike) -> None:
 
 
 def posterior(ax: Axes, t: ArrayLike, density: ArrayLike, *, prior: ArrayLike, highest: float) -> Line2D:
-    """A posterior density over one latent, with the prior behind it. Returns its curve, to be given other heights."""
+    """Draws a posterior density over one latent, with the prior behind it.
+
+    Args:
+        ax: axes to draw in.
+        t: latents.
+        density: the posterior density there.
+        prior: the prior density there.
+        highest: end of the vertical axis.
+
+    Returns:
+        The posterior's curve; `set_ydata` gives it other values.
+    """
     ax.plot(t, prior, color=style.PRIOR, ls="--", label="$p(t)$")
     (curve,) = ax.plot(t, density, color=style.POSTERIOR, label=r"$p(t\mid x)$")
     ax.set(title="where on the path?", xlabel="t", ylabel="density", ylim=(0, highest))
@@ -44,14 +69,27 @@ def posterior(ax: Axes, t: ArrayLike, density: ArrayLike, *, prior: ArrayLike, h
 
 
 def count_humps(values: ArrayLike, at_least: float = 0.02) -> int:
-    """How many local maxima reach `at_least` of the highest one."""
+    """The number of local maxima of a curve.
+
+    Args:
+        values: the curve.
+        at_least: maxima below this share of the highest value do not count.
+    """
     height = np.asarray(values)
     inner = height[1:-1]
     return int(np.sum((inner > height[:-2]) & (inner >= height[2:]) & (inner > at_least * height.max())))
 
 
 def curve_with_point(ax: Axes, x: Sequence[float], y: Sequence[float], at: float, *, log: str = "") -> None:
-    """One curve, with a dot at the slider's value. log: "", "x", "y" or "both"."""
+    """Draws one curve, with a dot at the slider's value.
+
+    Args:
+        ax: axes to draw in.
+        x: the slider's values.
+        y: the curve there.
+        at: the slider's value, one of x.
+        log: which axes are logarithmic: "", "x", "y" or "both".
+    """
     ax.plot(x, y, color=style.MODEL)
     ax.plot(at, y[list(x).index(at)], "o", color=style.HIGHLIGHT, ms=12, mec="black", zorder=5)
     ax.set(xscale="log" if log in ("x", "both") else "linear", yscale="log" if log in ("y", "both") else "linear")
@@ -62,7 +100,16 @@ def curve_with_point(ax: Axes, x: Sequence[float], y: Sequence[float], at: float
 def lines_with_point(
     ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], at: float, *, legend: Corner, markers: bool = True
 ) -> None:
-    """Several curves told apart by colour, dash and marker, with a line at the slider's value."""
+    """Draws several curves that differ in colour, dash and marker, with a line at the slider's value.
+
+    Args:
+        ax: axes to draw in.
+        x: the slider's values.
+        lines: name ↦ curve.
+        at: the slider's value.
+        legend: its corner.
+        markers: whether to draw markers.
+    """
     for (name, y), marker in zip(lines.items(), cycle(MARKERS), strict=False):
         ax.plot(x, y, marker=marker if markers else None, ms=6, label=name)
     ax.axvline(at, color="black", lw=1.2, ls=":")
@@ -73,7 +120,17 @@ def lines_with_point(
 def lines_with_moving_point(
     ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], *, legend: Corner
 ) -> Callable[[float], None]:
-    """As `lines_with_point`, drawn once: the function that comes back moves the line and rings each curve there."""
+    """Draws the curves of `lines_with_point` once, with a line that can be moved and a ring on each curve.
+
+    Args:
+        ax: axes to draw in.
+        x: the slider's values.
+        lines: name ↦ curve.
+        legend: its corner.
+
+    Returns:
+        A function of the slider's value, one of x, that moves the line and the rings.
+    """
     lines_with_point(ax, x, lines, x[0], legend=legend)
     line = ax.lines[-1]
     (rings,) = ax.plot([x[0]] * len(lines), [np.nan] * len(lines), "o", ms=14, mfc="none", mec="black", mew=1.8)
@@ -86,7 +143,13 @@ def lines_with_moving_point(
 
 
 def traces(ax: Axes, lines: Mapping[str, ArrayLike], *, every: int) -> None:
-    """Noisy traces over steps, each averaged over `every` steps."""
+    """Draws noisy traces over steps, averaged over blocks of steps.
+
+    Args:
+        ax: axes to draw in.
+        lines: name ↦ trace.
+        every: number of steps in a block.
+    """
     for name, y in lines.items():
         trace = np.asarray(y)
         values = trace[: len(trace) // every * every].reshape(-1, every).mean(axis=1)
@@ -96,7 +159,13 @@ def traces(ax: Axes, lines: Mapping[str, ArrayLike], *, every: int) -> None:
 
 
 def scores(ax: Axes, names: Sequence[str], rows: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """One mark for each name and row, at (mean, standard error), with its error bar of two standard errors."""
+    """Draws a marker at the mean for each name and row, with an error bar of two standard errors.
+
+    Args:
+        ax: axes to draw in.
+        names: of the horizontal axis.
+        rows: row ↦ (mean, standard error) for each name.
+    """
     for (row, values), marker in zip(rows.items(), cycle(MARKERS), strict=False):
         mean, error = np.asarray(values).T
         ax.errorbar(range(len(names)), mean, yerr=2 * error, fmt=marker, ms=9, capsize=5, label=row)
@@ -109,7 +178,15 @@ def scores(ax: Axes, names: Sequence[str], rows: Mapping[str, Sequence[tuple[flo
 def error_curves(
     ax: Axes, x: Sequence[float], lines: Mapping[str, ArrayLike], *, floor: float, at: float | None = None
 ) -> None:
-    """Errors on logarithmic axes; anything below `floor` is drawn there. at: a line at the slider's value."""
+    """Draws errors on logarithmic axes.
+
+    Args:
+        ax: axes to draw in.
+        x: values of the horizontal axis.
+        lines: name ↦ errors.
+        floor: values below it are drawn there.
+        at: the slider's value, at which a line is drawn, or None.
+    """
     for (name, y), marker in zip(lines.items(), cycle(MARKERS), strict=False):
         ax.plot(x, np.maximum(np.asarray(y), floor), marker=marker, ms=7, label=name)
     if at is not None:
@@ -124,7 +201,16 @@ def error_curves(
 def staircase(
     ax: Axes, log_likelihood: ArrayLike, bound: ArrayLike, maximum: float, *, steps: int, lowest: float
 ) -> None:
-    """log p(X|w) and L(w, q) after every half-step of EM, up to now, under the maximum."""
+    """Draws log p(X|w) and L(w, q) after every half-step of EM so far, under the maximum.
+
+    Args:
+        ax: axes to draw in.
+        log_likelihood: log p(X|w) after each half-step so far, in nats per datum.
+        bound: L(w, q) likewise.
+        maximum: of log p(X|w), in closed form.
+        steps: length of the axis, in half-steps.
+        lowest: the lowest value that the picture shows.
+    """
     below, above = np.asarray(bound), np.asarray(log_likelihood)
     x = np.arange(len(below))
     ax.axhline(maximum, color=style.TRUTH, ls=":", lw=1.8)
@@ -140,7 +226,14 @@ def staircase(
 
 
 def spectrum(ax: Axes, eigenvalues: ArrayLike, kept: int, sigma_squared: float) -> None:
-    """The eigenvalues, the first `kept` of them filled, with σ² at the mean of the others."""
+    """Draws the eigenvalues of S, with σ² at the mean of the discarded ones.
+
+    Args:
+        ax: axes to draw in.
+        eigenvalues: in descending order.
+        kept: how many are kept; they are filled.
+        sigma_squared: σ².
+    """
     y = np.asarray(eigenvalues)
     x = np.arange(1, len(y) + 1)
     ax.plot(x[:kept], y[:kept], "o", color=style.MODEL, ms=6, label="kept")

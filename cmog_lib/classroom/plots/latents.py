@@ -1,4 +1,4 @@
-"""Pictures of the latent plane: posteriors, the q that is moved over them, the bars of the bound, the steps of EM."""
+"""Pictures of the latent plane: posteriors, a movable q, the bars of the bound, the steps of EM."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ Numbers = ArrayLike | Sequence[float]
 
 
 def peaks(weight: ArrayLike, n: int, at_least: float = 0.02) -> np.ndarray:
-    """Places [humps] of the local maxima of weights [n²] on a grid, row by row, highest first.
+    """Indices of the local maxima of weights on a grid, highest first. A maximum is higher than all eight neighbours.
 
-    A maximum is higher than all eight neighbours. at_least: those below this share of the highest do not count.
+    Args:
+        weight: [n²], row by row.
+        n: number of nodes per dimension.
+        at_least: maxima below this share of the highest do not count.
+
+    Returns:
+        [humps], indices into weight.
     """
     height = np.asarray(weight).reshape(n, n)
     padded = np.pad(height, 1, constant_values=-np.inf)
@@ -31,16 +37,32 @@ def peaks(weight: ArrayLike, n: int, at_least: float = 0.02) -> np.ndarray:
 
 
 def shades(weight: ArrayLike, n: int) -> np.ndarray:
-    """Weights [n²] of a grid as the picture [n, n] that `latent_density` shows: t₁ to the right, t₂ upwards."""
+    """Weights of a grid as the image that `latent_density` shows: t₁ to the right, t₂ upwards.
+
+    Args:
+        weight: [n²], row by row.
+        n: number of nodes per dimension.
+
+    Returns:
+        [n, n], from 0 to 1.
+    """
     height = np.asarray(weight).reshape(n, n).T
     # The root: a second hump at a twentieth of the first is still seen.
     return np.sqrt(height / height.max())
 
 
 def latent_density(ax: Axes, weight: ArrayLike, n: int, half_width: float, *, title: str = "") -> AxesImage:
-    """A density over the latent plane, given as weights on `quadrature.grid(2, n, half_width)`; shaded by its root.
+    """Draws a density over the latent plane, shaded by its square root.
 
-    Returns the picture: `set_data(shades(...))` shows another density in its place.
+    Args:
+        ax: axes to draw in.
+        weight: [n²], weights on `quadrature.grid(2, n, half_width)`.
+        n: number of nodes per dimension.
+        half_width: the plane is [-half_width, half_width]².
+        title: of the picture.
+
+    Returns:
+        The image; `set_data(shades(...))` shows another density in its place.
     """
     side = (-half_width, half_width)
     shown = ax.imshow(
@@ -57,7 +79,14 @@ def latent_density(ax: Axes, weight: ArrayLike, n: int, half_width: float, *, ti
 
 
 def rings(ax: Axes) -> Callable[[Numbers, Numbers], None]:
-    """A factorised Gaussian q as rings at one and, dashed, two s. The function that comes back moves it to m and s."""
+    """Draws a factorised Gaussian q as rings at one s and, dashed, two s.
+
+    Args:
+        ax: axes to draw in.
+
+    Returns:
+        A function of m [2] and s [2] that moves the rings there.
+    """
     drawn = [Ellipse((0, 0), 1, 1, fill=False, ec=style.BOUND, lw=2.4, ls=ls) for ls in ("-", "--")]
     for ring in drawn:
         ax.add_patch(ring)
@@ -73,10 +102,16 @@ def rings(ax: Axes) -> Callable[[Numbers, Numbers], None]:
 
 
 def three_bars(ax: Axes, log_p_x: float, *, depth: float, above: float) -> Callable[[float, float], None]:
-    """L(w, q), with KL(q‖p) on top of it, beside log p(x|w): the bars end at one height.
+    """Draws L(w, q) with KL(q‖p) on top of it, beside log p(x|w): the bars end at one height.
 
-    The axis reaches from `depth` nats below log p(x|w) to `above` over it; a bound below that leaves the picture.
-    The function that comes back sets L and KL, and writes all three out.
+    Args:
+        ax: axes to draw in.
+        log_p_x: log p(x|w), in nats.
+        depth: how many nats the axis reaches below log p(x|w); a lower bound is outside of the picture.
+        above: how many nats it reaches above.
+
+    Returns:
+        A function of L and KL, in nats, that sets the bars and writes the two numbers.
     """
     floor, top = log_p_x - depth, log_p_x + above
     bound = Rectangle((0.1, floor), 0.8, 1, fc=style.BOUND, ec="black", hatch="//")
@@ -106,9 +141,16 @@ def three_bars(ax: Axes, log_p_x: float, *, depth: float, above: float) -> Calla
 
 
 def half_steps(ax: Axes, log_p_x: Numbers, bound: Numbers, *, color: str = style.MODEL) -> Callable[[int | None], None]:
-    """log p(X|w) and L(w, q) after every half-step of EM. The function that comes back shows them up to the k-th.
+    """Draws log p(X|w) and L(w, q) after every half-step of EM.
 
-    Given None it hides both: so that several runs can be drawn in one picture, and one of them be shown.
+    Args:
+        ax: axes to draw in; several runs can share them.
+        log_p_x: log p(X|w) / N after each half-step, in nats.
+        bound: L(w, q) / N after each half-step, in nats.
+        color: of the line of log p(X|w).
+
+    Returns:
+        A function of k that shows both up to the k-th half-step, or hides both if k is None.
     """
     above, below = np.asarray(log_p_x), np.asarray(bound)
     x = np.arange(len(below))
@@ -133,7 +175,16 @@ def half_steps(ax: Axes, log_p_x: Numbers, bound: Numbers, *, color: str = style
 
 
 def moving_digits(ax: Axes, T: Numbers, labels: Numbers) -> Callable[[Numbers], None]:
-    """Every datum's place in the latent plane, marked with its label; the function that comes back moves them."""
+    """Draws each datum at its place in the latent plane, marked with its label.
+
+    Args:
+        ax: axes to draw in.
+        T: [N, 2], the places.
+        labels: [N].
+
+    Returns:
+        A function of T [N, 2] that moves the data.
+    """
     labels = np.asarray(labels)
     drawn = {}
     for label in np.unique(labels):
@@ -149,7 +200,15 @@ def moving_digits(ax: Axes, T: Numbers, labels: Numbers) -> Callable[[Numbers], 
 
 
 def numbers(ax: Axes, most: int) -> Callable[[Numbers], None]:
-    """The numbers 1, 2, … beside places of the latent plane, at most so many; they are moved by what comes back."""
+    """Writes the numbers 1, 2, … beside places of the latent plane.
+
+    Args:
+        ax: axes to draw in.
+        most: the largest number of places.
+
+    Returns:
+        A function of places [k, 2], k ≤ most, that moves the numbers there.
+    """
     card = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": style.POSTERIOR, "lw": 1.5}
     texts = [
         ax.annotate(
@@ -170,7 +229,14 @@ def numbers(ax: Axes, most: int) -> Callable[[Numbers], None]:
 
 
 def against_cost(ax: Axes, runs: Mapping[str, tuple[Numbers, Numbers]], *, xlabel: str) -> None:
-    """Nats against cost, one line a method, given as (cost, nats); a method without any keeps its colour for others."""
+    """Draws nats against cost, one line for each method.
+
+    Args:
+        ax: axes to draw in.
+        runs: name of the method ↦ (cost, nats). A method without values still takes up its colour, so that the colours
+            of the others do not change.
+        xlabel: name of the cost.
+    """
     for (name, (cost, nats)), marker in zip(runs.items(), cycle(MARKERS), strict=False):
         ax.plot(cost, nats, marker=marker, ms=6, label=name if len(np.asarray(cost)) else None)
     ax.set_xlabel(xlabel)
@@ -179,7 +245,17 @@ def against_cost(ax: Axes, runs: Mapping[str, tuple[Numbers, Numbers]], *, xlabe
 
 
 def wall(ax: Axes, dims: Sequence[int], seconds: Numbers, ages: Mapping[str, float]) -> Callable[[int], None]:
-    """Seconds against the latent dimension, with well-known ages across. The function that comes back marks one d."""
+    """Draws seconds against the latent dimension, with well-known ages as horizontal lines.
+
+    Args:
+        ax: axes to draw in.
+        dims: latent dimensions.
+        seconds: time of one E-step, for each of dims.
+        ages: name ↦ seconds.
+
+    Returns:
+        A function of d that marks one of dims.
+    """
     time = np.asarray(seconds, float)
     ax.plot(dims, time, color=style.MODEL)
     for name, age in ages.items():
@@ -200,5 +276,5 @@ def wall(ax: Axes, dims: Sequence[int], seconds: Numbers, ages: Mapping[str, flo
 
 
 def in_math(text: str) -> str:
-    """Powers of ten written as 10^21 in the way that a figure sets them."""
+    """Powers of ten, written as 10^21, as a figure typesets them."""
     return re.sub(r"10\^(\d+)", r"$10^{\1}$", text)

@@ -20,7 +20,13 @@ from cmog_lib.classroom import style
 
 @dataclass(frozen=True)
 class Plane:
-    """A rectangle of the data plane, cut into `n` pixels: `points` [n₁ n₂, 2] are their centres."""
+    """A rectangle of the data plane, divided into pixels.
+
+    Attributes:
+        x1: lowest and highest x₁.
+        x2: lowest and highest x₂.
+        n: number of pixels along x₁ and along x₂.
+    """
 
     x1: tuple[float, float]
     x2: tuple[float, float]
@@ -40,15 +46,24 @@ class Plane:
 
 
 def plane(ax: Axes, *, title: str = "") -> None:
-    """The frame of a picture of the data plane: equal units, coordinates named."""
+    """Sets the frame of a picture of the data plane: equal units, names of the coordinates.
+
+    Args:
+        ax: axes to set.
+        title: of the picture.
+    """
     ax.set_aspect("equal", adjustable="box")
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
 
 
 def density(ax: Axes, plane: Plane, values: ArrayLike, *, darkest: float | None = None) -> None:
-    """A density over the plane in bands, the darker the higher: bands are read at a distance, and compress well.
+    """Draws a density over the plane in bands, the darker the higher; bands are legible from afar and compress well.
 
-    darkest: the density that gets the darkest band (default: the highest there is).
+    Args:
+        ax: axes to draw in.
+        plane: the rectangle.
+        values: the density at the pixel centres `plane.points`.
+        darkest: the density that gets the darkest band (default: the highest value).
     """
     x1, x2 = (axis.reshape(plane.n).T for axis in np.asarray(plane.points).T)
     image = np.asarray(values).reshape(plane.n).T
@@ -58,7 +73,14 @@ def density(ax: Axes, plane: Plane, values: ArrayLike, *, darkest: float | None 
 
 
 def scatter(ax: Axes, X: ArrayLike, *, label: str | None = None, color_by: ArrayLike | None = None) -> None:
-    """Data as dots, grey or shaded by a number for each."""
+    """Draws data as dots, grey or shaded by a number for each.
+
+    Args:
+        ax: axes to draw in.
+        X: [N, 2], data.
+        label: for the legend.
+        color_by: [N], the numbers; None for grey.
+    """
     x1, x2 = np.asarray(X).T
     if color_by is None:
         ax.scatter(x1, x2, s=14, color=style.DATA, alpha=0.6, linewidths=0, label=label)
@@ -67,7 +89,16 @@ def scatter(ax: Axes, X: ArrayLike, *, label: str | None = None, color_by: Array
 
 
 def mark(ax: Axes, x: ArrayLike | Sequence[float], *, label: str) -> tuple[Line2D, Annotation]:
-    """One datum, ringed and named. Returns the ring and the name, to be moved with `move`."""
+    """Draws a ring and a name at one datum.
+
+    Args:
+        ax: axes to draw in.
+        x: [2], the datum.
+        label: its name.
+
+    Returns:
+        The ring and the name, which `move` moves.
+    """
     place = _point(x)
     (ring,) = ax.plot(*place, "o", ms=13, mfc=style.HIGHLIGHT, mec="black", mew=1.5)
     card = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85}
@@ -75,7 +106,12 @@ def mark(ax: Axes, x: ArrayLike | Sequence[float], *, label: str) -> tuple[Line2
 
 
 def move(marked: tuple[Line2D, Annotation], x: ArrayLike | Sequence[float]) -> None:
-    """Put a marked datum elsewhere."""
+    """Moves a marked datum.
+
+    Args:
+        marked: as `mark` returned it.
+        x: [2], the new place.
+    """
     ring, name = marked
     x1, x2 = _point(x)
     ring.set_data([x1], [x2])
@@ -89,7 +125,14 @@ def _point(x: ArrayLike | Sequence[float]) -> tuple[float, float]:
 
 
 def ellipses(ax: Axes, mu: ArrayLike, sigma: ArrayLike, *, sds: Sequence[int] = (1,)) -> None:
-    """Gaussian blobs N(mu, diag sigma²) as rings at the given numbers of standard deviations."""
+    """Draws Gaussians N(mu, diag sigma²) as rings.
+
+    Args:
+        ax: axes to draw in.
+        mu: [K, 2], their means.
+        sigma: [K, 2], their standard deviations.
+        sds: number of standard deviations for each ring.
+    """
     for centre, sd in zip(np.asarray(mu), np.asarray(sigma), strict=True):
         for k in sds:
             ax.add_patch(
@@ -99,7 +142,13 @@ def ellipses(ax: Axes, mu: ArrayLike, sigma: ArrayLike, *, sds: Sequence[int] = 
 
 
 def gaussian_ring(ax: Axes, mean: ArrayLike, covariance: ArrayLike) -> None:
-    """A Gaussian in the plane as rings at one and two standard deviations, with its long axis."""
+    """Draws a Gaussian in the plane as rings at one and two standard deviations, with its long axis.
+
+    Args:
+        ax: axes to draw in.
+        mean: [2].
+        covariance: [2, 2].
+    """
     lengths, axes = np.linalg.eigh(np.asarray(covariance))
     centre = _point(mean)
     angle = np.degrees(np.arctan2(axes[1, -1], axes[0, -1]))
@@ -112,7 +161,16 @@ def gaussian_ring(ax: Axes, mean: ArrayLike, covariance: ArrayLike) -> None:
 
 
 def line_with_datum(ax: Axes, X: ArrayLike, start: ArrayLike, end: ArrayLike, x: ArrayLike, guess: ArrayLike) -> None:
-    """Data, the line μ(t), one datum x, and the point of the line that the posterior mean takes it to."""
+    """Draws data, the line μ(t), one datum x, and the point μ(m) on the line for its posterior mean m.
+
+    Args:
+        ax: axes to draw in.
+        X: [N, 2], data.
+        start: [2], one end of the line.
+        end: [2], the other end.
+        x: [2], the datum.
+        guess: [2], μ(m).
+    """
     scatter(ax, X)
     ax.plot(*zip(np.asarray(start), np.asarray(end), strict=True), color=style.MODEL)
     ax.plot(*zip(np.asarray(x), np.asarray(guess), strict=True), color=style.POSTERIOR, ls="--", lw=1.8)
@@ -124,7 +182,13 @@ def line_with_datum(ax: Axes, X: ArrayLike, start: ArrayLike, end: ArrayLike, x:
 
 
 def digits_in_plane(ax: Axes, T: ArrayLike, labels: ArrayLike) -> None:
-    """Each datum's place in the latent plane, marked with its label."""
+    """Draws each datum at its place in the latent plane, marked with its label.
+
+    Args:
+        ax: axes to draw in.
+        T: [N, 2], the places.
+        labels: [N].
+    """
     T, labels = np.asarray(T), np.asarray(labels)
     for label in np.unique(labels):
         # A marker made of a numeral: one path for the whole class, drawn ten times as fast as words.
@@ -133,7 +197,14 @@ def digits_in_plane(ax: Axes, T: ArrayLike, labels: ArrayLike) -> None:
 
 
 def cloud(ax: Axes3D, X: ArrayLike, *, color_by: ArrayLike, azimuth: float) -> None:
-    """A cloud of points in three dimensions, shaded by a number for each."""
+    """Draws a cloud of points in three dimensions, shaded by a number for each.
+
+    Args:
+        ax: three-dimensional axes to draw in.
+        X: [N, 3], the points.
+        color_by: [N], the numbers, from −2 to 2.
+        azimuth: the direction of view, in degrees.
+    """
     x1, x2, x3 = np.asarray(X).T
     ax.scatter(x1, x2, x3, c=np.asarray(color_by), cmap="viridis", vmin=-2, vmax=2, s=16, linewidths=0)
     ax.view_init(elev=18, azim=azimuth)

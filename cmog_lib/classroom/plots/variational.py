@@ -1,4 +1,4 @@
-"""Pictures of the best q of a family over the true posterior, of what it loses in nats, and of two gradients' noise."""
+"""Pictures of the best q of a family over the true posterior, of the nats it loses, and of two gradients' noise."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ ONE_RING, TWO_RINGS = 1 - np.exp(-0.5), 1 - np.exp(-2.0)  # of a Gaussian in the
 
 
 def mass_rings(ax: Axes, n: int, half_width: float, *, color: str = style.BOUND) -> Callable[[Numbers], None]:
-    """A q of any shape, given as weights [n²] on `quadrature.grid(2, n, half_width)`, as two lines of equal height.
+    """Draws a q of any shape as two contours: 39 % of its mass is within the inner one, 86 % within the dashed one.
 
-    Within the inner line are 39 % of its mass, within the dashed one 86 %: for a Gaussian, one s and two. The function
-    that comes back draws another q in its place.
+    For a Gaussian these are the rings at one s and two.
+
+    Args:
+        ax: axes to draw in.
+        n: number of nodes per dimension.
+        half_width: the plane is [-half_width, half_width]².
+        color: of the lines.
+
+    Returns:
+        A function of weights [n²] on `quadrature.grid(2, n, half_width)` that draws another q.
     """
     centre = half_width * (2 * np.arange(n) + 1 - n) / n
     drawn: list = []
@@ -43,9 +51,15 @@ def mass_rings(ax: Axes, n: int, half_width: float, *, color: str = style.BOUND)
 
 
 def bars_of_nats(ax: Axes, names: Sequence[str], *, most: float) -> Callable[[Numbers, str | None], None]:
-    """A bar for each q: the nats that it loses. The function that comes back sets them, and marks the one shown.
+    """Draws a bar for each q: the nats that it loses.
 
-    The axis ends at `most`; a longer bar leaves the picture, its number stays.
+    Args:
+        ax: axes to draw in.
+        names: of the q's.
+        most: the end of the axis; a longer bar is cut off there, but its number stays legible.
+
+    Returns:
+        A function of the nats, one for each name, and of the name of the q that is shown, which it marks.
     """
     bars = ax.barh(range(len(names)), np.zeros(len(names)), height=0.62, fc="white", ec=style.BOUND, lw=2)
     texts = [ax.text(0, k, "", va="center") for k in range(len(names))]
@@ -69,9 +83,16 @@ def bars_of_nats(ax: Axes, names: Sequence[str], *, most: float) -> Callable[[Nu
 
 
 def nats_lost(ax: Axes, kl: Numbers, least: float, *, floor: float = 1e-4) -> Callable[[Numbers, float, int], None]:
-    """KL(q‖p) after every update, falling to what the family cannot do without; up to the k-th by what comes back.
+    """Draws KL(q‖p) after every update, with the smallest KL that the family can reach.
 
-    The axis is logarithmic: what is below `floor` is drawn there.
+    Args:
+        ax: axes to draw in, with a logarithmic scale.
+        kl: KL(q‖p) after each update, in nats; its length sets the axis.
+        least: the smallest KL of the family, in nats.
+        floor: values below it are drawn there.
+
+    Returns:
+        A function of kl, least and k that shows the values up to the k-th update.
     """
     updates = np.arange(len(np.asarray(kl)))
     (line,) = ax.plot([0], [1], color=style.BOUND, ls="-", marker="o", ms=6, label=r"$\log p(x|w) - \mathcal{L}(w,q)$")
@@ -88,10 +109,14 @@ def nats_lost(ax: Axes, kl: Numbers, least: float, *, floor: float = 1e-4) -> Ca
 
 
 def clouds(ax: Axes, names: Mapping[str, str]) -> Callable[[Mapping[str, Numbers], Numbers], None]:
-    """Estimates of a gradient in the plane, a marker for each estimator, around the true one.
+    """Draws estimates of a gradient in the plane, a marker for each estimator, around the true gradient.
 
-    names: estimator ↦ marker. The function that comes back takes estimator ↦ [S, 2] and the truth [2]; the frame
-    follows the widest cloud.
+    Args:
+        ax: axes to draw in.
+        names: estimator ↦ marker.
+
+    Returns:
+        A function of estimator ↦ estimates [S, 2] and of the true gradient [2]; the frame follows the widest cloud.
     """
     colors = (style.POSTERIOR, style.MODEL)
     drawn = {
@@ -115,7 +140,16 @@ def clouds(ax: Axes, names: Mapping[str, str]) -> Callable[[Mapping[str, Numbers
 
 
 def noise(ax: Axes, s: Numbers, deviations: Mapping[str, Numbers]) -> Callable[[float], None]:
-    """Standard deviation of one draw's gradient against the width of q, a line an estimator; one width is marked."""
+    """Draws the standard deviation of a gradient from one draw against the width of q, a line for each estimator.
+
+    Args:
+        ax: axes to draw in.
+        s: widths of q, in units of the best one.
+        deviations: estimator ↦ standard deviation, for each of s.
+
+    Returns:
+        A function of one width that marks it.
+    """
     for (name, values), color, ls, marker in zip(
         deviations.items(), (style.POSTERIOR, style.MODEL), ("--", "-"), "so", strict=True
     ):
