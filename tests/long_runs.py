@@ -38,7 +38,7 @@ def prepared(name: str) -> Callable[..., Any]:
     X = datasets.curve(40, key=key).X
     if name == "mcmc.fit":
         w = decoders.Linear(jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(()))
-        return partial(mcmc.fit, w, X, M=5, burn_in=3, key=key, progress=False)
+        return partial(mcmc.fit, w, X, M=5, warm_up=3, key=key, progress=False)
     w = decoders.start_at(decoders.MLP(1, 2, width=4, depth=1, key=key), X)
     if name == "likelihood.fit":
         return partial(likelihood.fit, w, X, n=16, **options)

@@ -419,17 +419,17 @@ def test_monte_carlo_em_takes_back_several_chains_and_a_decoder_of_numpy_arrays(
     is_taken_back(w, X, chains, tmp_path / "run.npz", monkeypatch)
 
 
-@pytest.mark.parametrize("other", [{"steps": 3}, {"M": 5}, {"burn_in": 3}, {"keep": False}, {"audit": grid(1, 50)}])
+@pytest.mark.parametrize("other", [{"steps": 3}, {"M": 5}, {"warm_up": 3}, {"keep": False}, {"audit": grid(1, 50)}])
 def test_the_checkpoint_of_monte_carlo_em_of_another_kind_is_refused(tmp_path, other):
     w, X = decoders.Linear(jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(())), datasets.curve(20, key=KEY).X
-    same = {"steps": 2, "M": 4, "burn_in": 2, "key": KEY, "progress": False, "checkpoint": tmp_path / "run.npz"}
+    same = {"steps": 2, "M": 4, "warm_up": 2, "key": KEY, "progress": False, "checkpoint": tmp_path / "run.npz"}
     mcmc.fit(w, X, **same)
     with pytest.raises(ValueError, match="one of another run"):
         mcmc.fit(w, X, **same | other)
 
 
 def is_taken_back(w, X, chains, path, monkeypatch):
-    run = partial(mcmc.fit, w, X, chains, steps=2, M=4, burn_in=2, key=KEY, progress=False, checkpoint=path)
+    run = partial(mcmc.fit, w, X, chains, steps=2, M=4, warm_up=2, key=KEY, progress=False, checkpoint=path)
     done = long_runs.numbers(run())
     monkeypatch.setattr(mcmc.em, "mc_em_step", None)
     assert same(long_runs.numbers(run()), done)

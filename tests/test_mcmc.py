@@ -521,7 +521,7 @@ def test_chains_that_never_moved_are_reported():
         lambda chains: chains.step, mcmc.hmc(w, X, at_modes, M=3, key=KEY, chains=1), jnp.full((1, N), 5.0)
     )
     with pytest.warns(RuntimeWarning, match=rf"of {N} chains hardly ever moved|flew off"):
-        mcmc.fit(w, X, wild, steps=1, M=3, burn_in=0, key=KEY, progress=False)
+        mcmc.fit(w, X, wild, steps=1, M=3, warm_up=0, key=KEY, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mcmc.metropolis(w, X, mcmc.laplace(w, X, key=KEY), M=400, key=KEY)

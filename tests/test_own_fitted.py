@@ -92,7 +92,7 @@ FITS = {
     "em.fit": lambda w, X: em.fit(w, X, quadrature.grid(d, 16, 3.0), steps=1, max_steps=2, progress=False).w,
     "em.m_step_on_draws": lambda w, X: em.m_step_on_draws(w, jnp.ones((1, N, d), X.dtype), X, max_steps=2),
     "mcmc.fit": lambda w, X: (
-        mcmc.fit(w, X, steps=1, M=2, burn_in=1, max_steps=2, audit=quadrature.grid(d, 8), **QUIET).w
+        mcmc.fit(w, X, steps=1, M=2, warm_up=1, max_steps=2, audit=quadrature.grid(d, 8), **QUIET).w
     ),
     "variational.fit": lambda w, X: (
         variational.fit(w, X, steps=1, e_steps=1, m_steps=2, audit=quadrature.grid(d, 8), **QUIET).w
@@ -167,7 +167,7 @@ def test_a_run_that_fails_hands_back_the_readers_own_class(dtype):
 
 
 def test_a_run_goes_on_from_its_checkpoint_with_the_readers_own_class(dtype, tmp_path):
-    X, options = data(dtype), {"M": 2, "burn_in": 1, "max_steps": 2, "audit": quadrature.grid(d, 8), **QUIET}
+    X, options = data(dtype), {"M": 2, "warm_up": 1, "max_steps": 2, "audit": quadrature.grid(d, 8), **QUIET}
     whole = mcmc.fit(Mine(dtype), X, steps=2, checkpoint=tmp_path / "run", **options)
     again = mcmc.fit(Mine(dtype), X, steps=2, checkpoint=tmp_path / "run", **options)
     assert [type(w) for w in again.path] == [Mine] * 3

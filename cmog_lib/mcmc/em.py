@@ -30,7 +30,7 @@ def _earlier(name: str, value: Any, given: dict[str, Any]) -> Chains | None:
     return chains
 
 
-@door("w X:X-of-a-regression M burn_in:from-zero max_steps key", chains=_earlier)
+@door("w X:X-of-a-regression M warm_up:from-zero max_steps key", chains=_earlier)
 def mc_em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -38,7 +38,7 @@ def mc_em_step(
     *,
     M: int,
     key: Key[Array, ""],
-    burn_in: int = 10,
+    warm_up: int = 10,
     max_steps: int = 20,
 ) -> tuple[Any, Chains]:
     """w_new = argmax_w' 1/M Σ_s log p(X,T_s|w'), T_s ~ p(T|X,w): one E-step by Hamiltonian chains, and one M-step.
@@ -52,7 +52,7 @@ def mc_em_step(
             datum at a mode.
         M: number of draws for each datum.
         key: random key.
-        burn_in: number of earlier draws, which adapt the step size, with 20 or more also the scale, and are discarded.
+        warm_up: number of earlier draws, which adapt the step size, with 20 or more also the scale, and are discarded.
         max_steps: number of steps of the M-step, at most.
 
     Returns:
@@ -75,12 +75,12 @@ def mc_em_step(
         # w has changed, and with it the width of the posteriors: the chains keep their place but get a new scale. A
         # scale that depends on the chain's place is exact only in the long run; within one E-step it is constant.
         start, spent = eqx.tree_at(lambda chains: chains.scale, chains, mode.scale_at(seen, chains.last[0])), len(X)
-    chains = hmc(seen, X_seen, start, M=M, warm_up=burn_in, key=key_chains, chains=1)
+    chains = hmc(seen, X_seen, start, M=M, warm_up=warm_up, key=key_chains, chains=1)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
     return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
 
 
-@door("w:decoder X:X-of-a-regression M burn_in:from-zero max_steps steps key audit", chains=_earlier)
+@door("w:decoder X:X-of-a-regression M warm_up:from-zero max_steps steps key audit", chains=_earlier)
 @interruptible
 def fit(
     w: Decoder,
@@ -91,7 +91,7 @@ def fit(
     M: int,
     key: Key[Array, ""],
     keep: bool = True,
-    burn_in: int = 10,
+    warm_up: int = 10,
     max_steps: int = 20,
     audit: Nodes | None = None,
     progress: bool = True,
@@ -109,7 +109,7 @@ def fit(
         M: number of draws for each datum and iteration.
         key: random key.
         keep: True continues the chains of the last E-step; False starts new ones at every iteration.
-        burn_in: number of earlier draws in each E-step, which adapt the step size, with 20 or more also the scale, and
+        warm_up: number of earlier draws in each E-step, which adapt the step size, with 20 or more also the scale, and
             are discarded.
         max_steps: number of steps of each M-step, at most.
         audit: the nodes for log p(X|w) (default: a grid on [-6, 6]^d for d ≤ 2, none for larger d).
@@ -126,7 +126,7 @@ def fit(
     Warns:
         RuntimeWarning: as `mc_em_step` does.
     """
-    options: Any = {"M": M, "burn_in": burn_in, "max_steps": max_steps}
+    options: Any = {"M": M, "warm_up": warm_up, "max_steps": max_steps}
     keys, d = jax.random.split(key, steps), w.latent_dim
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
