@@ -71,7 +71,7 @@ def importance(M: int) -> Callable[[], Any]:
     """The importance-weighted bound with M draws."""
     w = decoders.MLP(2, 784, key=jax.random.key(0))
     q, x = posteriors.Gaussian(jnp.zeros(2), jnp.zeros(2)), normal(784)
-    weighted = jax.jit(lambda key: bound.importance(w, q, x, M, key=key))
+    weighted = jax.jit(lambda key: bound.importance(w, q, x, M=M, key=key))
     return lambda: weighted(jax.random.key(0))
 
 

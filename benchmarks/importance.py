@@ -66,7 +66,7 @@ def ours(problem: Problem) -> Callable[[int], Any]:
 
     def answer(seed: int) -> Any:
         w, q, X = problem
-        return bound.importance(w, q, X, M, key=jax.random.key(seed))
+        return bound.importance(w, q, X, M=M, key=jax.random.key(seed))
 
     return answer
 

@@ -130,7 +130,7 @@ def judged(ended: Ended) -> dict[str, Any]:
     """The iterations done, and 1/N log p(X|w) where they ended, in nats."""
     key_mode, key = jax.random.split(jax.random.key(0))
     q = mcmc.laplace(ended.w, ended.X, key=key_mode)
-    log_p_x = bound.importance(ended.w, q, ended.X, DRAWS, key=key)
+    log_p_x = bound.importance(ended.w, q, ended.X, M=DRAWS, key=key)
     return {"value": STEPS, "log_p_x": float(log_p_x.mean())}
 
 

@@ -26,6 +26,8 @@ from cmog_lib.optimise import NotFinite, maximise
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, posterior
 
+__all__ = ["Run", "e_step", "em_step", "fit", "m_step", "m_step_on_draws", "mean_bound"]
+
 CHECKED = 4096  # latents at which w must be finite before an M-step begins
 
 

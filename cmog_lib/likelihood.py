@@ -21,6 +21,8 @@ from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent, NotFinite, ascend
 from cmog_lib.quadrature import Nodes, grid, log_p_x
 
+__all__ = ["fit", "shifted_grid"]
+
 COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
 
 

@@ -55,7 +55,7 @@ class Gaussian(eqx.Module):
         """−E_q log q(t) = Σ_j log s_j + d/2 (1 + log 2π), in nats."""
         return jnp.sum(self.log_s + 0.5 * (1 + LOG_2PI), axis=-1)
 
-    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
+    def sample(self, *, M: int, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + s ε_s, ε_s ~ N(0, I), s = 1 … M.
 
         Args:
@@ -121,7 +121,7 @@ class FullGaussian(eqx.Module):
         return jnp.sum(jnp.log(jnp.diagonal(self.L, axis1=-2, axis2=-1)) + 0.5 * (1 + LOG_2PI), axis=-1)
 
     @full_precision
-    def sample(self, M: int, *, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
+    def sample(self, *, M: int, key: Key[Array, ""]) -> Float[Array, "M *batch d"]:
         """t_s = m + L ε_s, ε_s ~ N(0, I), s = 1 … M.
 
         Args:

@@ -67,7 +67,7 @@ def gauss_hermite(latent_dim: int, n: int) -> Nodes:
 
 
 @door("latent_dim M:draws-of-the-prior key")
-def monte_carlo(latent_dim: int, M: int, *, key: Key[Array, ""]) -> Nodes:
+def monte_carlo(latent_dim: int, *, M: int, key: Key[Array, ""]) -> Nodes:
     """∫ f(t) p(t) dt ≈ 1/M Σ_s f(t_s), t_s ~ p(t) = N(0, I).
 
     Draws M nodes of equal weight from the prior.

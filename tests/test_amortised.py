@@ -53,7 +53,7 @@ def test_the_gradient_of_the_bound_is_that_of_finite_differences():
 
         @eqx.filter_jit
         def value(both):
-            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, 3, key=key))(
+            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, M=3, key=key))(
                 X, jax.random.split(KEY, 5)
             ).mean()
 
@@ -161,7 +161,7 @@ def test_one_step_goes_up_the_gradient_by_the_learning_rate(M):
 
         @eqx.filter_jit
         def mean(both):
-            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, M, key=key))(X, keys).mean()
+            return jax.vmap(lambda x, key: amortised.lower_bound(*both, x, M=M, key=key))(X, keys).mean()
 
         before, slope = eqx.filter_jit(eqx.filter_value_and_grad(mean))((w, encoder))
         squared = sum(jnp.sum(a**2) for a in jax.tree.leaves(slope))

@@ -24,7 +24,7 @@ def problem(dtype):
 
 def test_expected_log_joint_is_the_average_over_draws(dtype):
     w, q, x = problem(dtype)
-    values = jax.vmap(lambda t: model.log_p_xt(w, x, t))(q.sample(20_000, key=jax.random.key(0)))
+    values = jax.vmap(lambda t: model.log_p_xt(w, x, t))(q.sample(M=20_000, key=jax.random.key(0)))
     standard_error = values.std() / np.sqrt(len(values))
     assert abs(bound.expected_log_joint(w, q, x) - values.mean()) < 4 * standard_error
 
@@ -53,7 +53,7 @@ def test_entropy_is_minus_the_average_of_log_q(dtype):
     m, log_s = jnp.asarray([0.3, -0.8], dtype), jnp.asarray([-1.0, 0.4], dtype)
     factorised, full = Gaussian(m, log_s), FullGaussian(m, jnp.diag(jnp.exp(log_s)))
     assert jnp.allclose(factorised.entropy, full.entropy, rtol=1e-5)
-    log_q = jax.vmap(full.log_q)(full.sample(20_000, key=jax.random.key(1)))
+    log_q = jax.vmap(full.log_q)(full.sample(M=20_000, key=jax.random.key(1)))
     assert abs(full.entropy + log_q.mean()) < 4 * log_q.std() / np.sqrt(len(log_q))
 
 
@@ -78,11 +78,11 @@ def test_bound_of_a_network_is_the_average_over_draws(dtype):
     w, qs, x = bent(dtype)
     for q in qs:
         key = jax.random.key(2)
-        values = jax.vmap(lambda t: model.log_p_xt(w, x, t) - q.log_q(t))(q.sample(20_000, key=key))  # noqa: B023
+        values = jax.vmap(lambda t: model.log_p_xt(w, x, t) - q.log_q(t))(q.sample(M=20_000, key=key))  # noqa: B023
         standard_error = values.std() / np.sqrt(len(values))
         assert abs(bound.expected_log_joint(w, q, x) + q.entropy - values.mean()) < 4 * standard_error
         # The same draws, summed in another order.
-        assert jnp.allclose(bound.lower_bound(w, q, x, 20_000, key=key), values.mean(), rtol=1e-5)
+        assert jnp.allclose(bound.lower_bound(w, q, x, M=20_000, key=key), values.mean(), rtol=1e-5)
 
 
 def test_gauss_hermite_agrees_with_the_closed_form(dtype):
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     w, (q, _), x = bent(jnp.dtype("float32"))
     nodes = quadrature.grid(2, 8)
     calls = {
-        "w": (lambda: bound.lower_bound(None, q, x, 2, key=jax.random.key(0)), "w must be a decoder"),
+        "w": (lambda: bound.lower_bound(None, q, x, M=2, key=jax.random.key(0)), "w must be a decoder"),
         "x": (lambda: bound.kl(w, q, x[:3], nodes), r"x must be .* \[5\], got float32\[3\]"),
         "q": (
             lambda: bound.kl(w, posterior_of(w, x, nodes), x, quadrature.grid(2, 9)),
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
             r"q.t must be nodes.t, of shape \[64, 2\], got others",
         ),
         "n": (lambda: bound.expected_log_joint(w, q, x, n=2000), "take fewer, or draws: lower_bound"),
-        "M": (lambda: bound.lower_bound(w, q, x, 0, key=jax.random.key(0)), "M must be an integer of at least 1"),
+        "M": (lambda: bound.lower_bound(w, q, x, M=0, key=jax.random.key(0)), "M must be an integer of at least 1"),
     }
     call, message = calls[wrong]
     with pytest.raises(ValueError, match=message):

@@ -120,14 +120,14 @@ shapes = {
 few = settings(max_examples=8, deadline=None)
 by_draws = eqx.filter_jit(
     lambda w, q, X, keys: jax.vmap(
-        lambda q, x, key: bound.lower_bound(w, q, x, M, key=key),
+        lambda q, x, key: bound.lower_bound(w, q, x, M=M, key=key),
     )(q, X, keys)
 )
 by_encoder = eqx.filter_jit(
-    lambda w, encoder, X, keys: jax.vmap(lambda x, key: amortised.lower_bound(w, encoder, x, M, key=key))(X, keys)
+    lambda w, encoder, X, keys: jax.vmap(lambda x, key: amortised.lower_bound(w, encoder, x, M=M, key=key))(X, keys)
 )
-weights_of = eqx.filter_jit(lambda w, q, X, key: bound.log_weights(w, q, X, M, key=key))
-importances = eqx.filter_jit(lambda w, q, X, keys: jax.vmap(lambda key: bound.importance(w, q, X, 8, key=key))(keys))
+weights_of = eqx.filter_jit(lambda w, q, X, key: bound.log_weights(w, q, X, M=M, key=key))
+importances = eqx.filter_jit(lambda w, q, X, keys: jax.vmap(lambda key: bound.importance(w, q, X, M=8, key=key))(keys))
 in_closed_form = eqx.filter_jit(
     lambda w, q, X: jax.vmap(lambda q, x: bound.expected_log_joint(w, q, x, n=48) + q.entropy)(q, X)
 )

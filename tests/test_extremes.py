@@ -45,7 +45,7 @@ def roads(w, X, T, nodes):
     """The same densities and bounds by every road that is not refined."""
     q = ppca.posterior(w, X[0])
     on_nodes = quadrature.log_p_x(w, X, nodes), quadrature.posterior(w, X, nodes).mean
-    bounds = bound.expected_log_joint(w, q, X[0]), bound.lower_bound(w, q, X[0], 8, key=KEY)
+    bounds = bound.expected_log_joint(w, q, X[0]), bound.lower_bound(w, q, X[0], M=8, key=KEY)
     return model.log_p_x_given_t_table(w, X, T), on_nodes, bounds
 
 
@@ -117,7 +117,7 @@ def test_latents_and_data_far_in_the_tails_have_their_densities(dtype, far):
     value = model.log_p_xt(w, mu, t)
     np.testing.assert_allclose(value, -(far**2) - 2.5 * np.log(2 * np.pi), rtol=8 * jnp.finfo(dtype).eps)
     q = Gaussian(t, jnp.zeros(2, dtype))
-    assert finite(q.log_q(-t), q.entropy, bound.kl_to_prior(q), bound.lower_bound(w, q, mu, 4, key=KEY))
+    assert finite(q.log_q(-t), q.entropy, bound.kl_to_prior(q), bound.lower_bound(w, q, mu, M=4, key=KEY))
     truth, size = log_p_x_in_double(w, mu[None])
     assert abs(float(ppca.log_p_x(w, mu)) - truth[0]) < 200 * float(jnp.finfo(dtype).eps) * size[0] + 1e-3
 

@@ -126,7 +126,7 @@ def test_exact_is_a_fine_grid_on_a_bent_decoder_within_its_error(d):
 def test_simple_monte_carlo_is_unbiased_for_p_x(dtype):
     w = wave(dtype, 2)
     X, M = draw(w, 4), 50_000
-    nodes = quadrature.monte_carlo(2, M, key=jax.random.key(5))
+    nodes = quadrature.monte_carlo(2, M=M, key=jax.random.key(5))
     p = np.exp(np.asarray(quadrature.log_p_x(w, X, nodes), float))
     terms = np.exp(np.asarray(model.log_p_x_given_t_table(w, X, nodes.t), float))
     truth = np.exp(quadrature.exact(w, X).log_p_x)
@@ -166,7 +166,7 @@ def test_bound_plus_kl_is_log_marginal(dtype, d):
     kl = 0.5 * (np.trace(P @ np.diag(np.asarray(q.s, float) ** 2)) + shift @ P @ shift - d)
     kl += np.sum(np.log(np.diagonal(np.asarray(true.L, float)))) - np.sum(np.asarray(q.log_s, float))
     M = 20_000
-    t = q.sample(M, key=jax.random.key(8))
+    t = q.sample(M=M, key=jax.random.key(8))
     draws = np.asarray(jax.vmap(lambda t: model.log_p_xt(w, x, t))(t), float)
     L = draws.mean() + float(q.entropy)
     assert kl > 0.01
@@ -177,7 +177,7 @@ def test_exact_posterior_makes_all_importance_weights_equal(dtype):
     w = linear(dtype, 2)
     x = draw(w, 9)[0]
     q = ppca.posterior(w, x)
-    t = q.sample(50, key=jax.random.key(10))
+    t = q.sample(M=50, key=jax.random.key(10))
     weight = jax.vmap(lambda t: model.log_p_xt(w, x, t) - q.log_q(t))(t)
     assert jnp.abs(weight - ppca.log_p_x(w, x)).max() < nats(dtype, 3)
 

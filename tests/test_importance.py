@@ -20,22 +20,22 @@ def test_the_exact_posterior_makes_all_weights_equal(dtype):
     log_p_x = jax.vmap(ppca.log_p_x, in_axes=(None, 0))(linear, X)
     # Rounding of terms of up to a hundred nats.
     rounding = 2e-4 if dtype == "float32" else 1e-11
-    weights = bound.log_weights(linear, q, X, 300, key=jax.random.key(0))
+    weights = bound.log_weights(linear, q, X, M=300, key=jax.random.key(0))
     assert weights.shape == (3, 300) and jnp.abs(weights - log_p_x[:, None]).max() < rounding
     for M in (1, 7, 5000):
-        assert jnp.abs(bound.importance(linear, q, X, M, key=jax.random.key(M)) - log_p_x).max() < rounding
+        assert jnp.abs(bound.importance(linear, q, X, M=M, key=jax.random.key(M)) - log_p_x).max() < rounding
     one = FullGaussian(q.m[1], q.L[1])
-    assert jnp.abs(bound.importance(linear, one, X[1], 5, key=jax.random.key(0)) - log_p_x[1]) < rounding
+    assert jnp.abs(bound.importance(linear, one, X[1], M=5, key=jax.random.key(0)) - log_p_x[1]) < rounding
 
 
 def test_the_importance_bound_is_the_logarithm_of_the_mean_weight_and_few_draws_are_the_first_of_many(dtype):
     w, qs, x = bent(dtype)
     for q in qs:
-        weights = bound.log_weights(w, q, x, 700, key=jax.random.key(3))
-        few = bound.log_weights(w, q, x, 30, key=jax.random.key(3))
+        weights = bound.log_weights(w, q, x, M=700, key=jax.random.key(3))
+        few = bound.log_weights(w, q, x, M=30, key=jax.random.key(3))
         assert jnp.abs(few - weights[:30]).max() < (1e-4 if dtype == "float32" else 1e-12), "rounding"
         plain = np.log(np.mean(np.exp(np.asarray(weights[:300], float))))
-        assert abs(bound.importance(w, q, x, 300, key=jax.random.key(3)) - plain) < 1e-4
+        assert abs(bound.importance(w, q, x, M=300, key=jax.random.key(3)) - plain) < 1e-4
         error = 4 * weights.std() / np.sqrt(700)
         assert abs(weights.mean() - bound.expected_log_joint(w, q, x, n=64) - q.entropy) < error
 
@@ -48,7 +48,7 @@ def test_the_importance_bound_rises_with_m_in_expectation_up_to_log_p_x(dtype, k
     truth = quadrature.exact(w, x[None]).log_p_x[0]
     means, errors = [], []
     for M in (1, 5, 25, 125):  # each from draws of its own
-        values = np.asarray(bound.importance(w, many, X, M, key=jax.random.key(M)), float)
+        values = np.asarray(bound.importance(w, many, X, M=M, key=jax.random.key(M)), float)
         means, errors = [*means, values.mean()], [*errors, values.std() / np.sqrt(K)]
     means, errors = np.asarray(means), np.asarray(errors)
     # The first and last differ by far more than their noise, and none is above the truth by more than it.
@@ -73,7 +73,7 @@ def test_a_q_that_misses_the_mass_is_reported(dtype):
     w, (q, _), x = bent(dtype)
     away = Gaussian(q.m, q.log_s + 3)  # a posterior twenty times as wide, of data that know better
     with pytest.warns(RuntimeWarning, match=r"fewer than two of the M=500 draws carry the weight"):
-        bound.importance(w, away, 20 * x, 500, key=jax.random.key(0))
+        bound.importance(w, away, 20 * x, M=500, key=jax.random.key(0))
 
 
 def test_weights_that_are_all_nothing_are_reported():
@@ -81,7 +81,7 @@ def test_weights_that_are_all_nothing_are_reported():
     w = decoders.Linear(jnp.full((3, 1), 1e6), jnp.zeros(3), jnp.zeros(()))
     q = Gaussian(jnp.full(1, 1e15), jnp.zeros(1))
     with pytest.warns(RuntimeWarning, match=r"fewer than two of the M=500 draws carry the weight \(median 0\)"):
-        assert bound.importance(w, q, jnp.ones(3), 500, key=jax.random.key(0)) == -jnp.inf
+        assert bound.importance(w, q, jnp.ones(3), M=500, key=jax.random.key(0)) == -jnp.inf
 
 
 def test_a_draw_without_a_density_is_named(entry_errors):
@@ -92,13 +92,13 @@ def test_a_draw_without_a_density_is_named(entry_errors):
             return jnp.sqrt(t), jnp.ones(1)
 
     q, X = Gaussian(jnp.full((2, 1), 9.0), jnp.asarray([[-2.0], [2.0]])), jnp.ones((2, 1))
-    assert jnp.isfinite(bound.importance(Root(), jax.tree.map(lambda a: a[0], q), X[0], 50, key=jax.random.key(0)))
+    assert jnp.isfinite(bound.importance(Root(), jax.tree.map(lambda a: a[0], q), X[0], M=50, key=jax.random.key(0)))
     for function in (bound.importance, bound.log_weights):
         with pytest.raises(ValueError, match=r"w must return finite mu, got mu\[0\] = nan at t = \[-\d"):
-            function(Root(), q, X, 500, key=jax.random.key(0))
+            function(Root(), q, X, M=500, key=jax.random.key(0))
     line, wide = decoders.Linear(*map(jnp.ones, ((1, 1), 1, ()))), FullGaussian(jnp.zeros(1), jnp.full((1, 1), 3e38))
     with pytest.raises(ValueError, match=r"(q must have finite draws .* got s = |w must have a density).* X\[0\]"):
-        bound.importance(line, wide, X[0], 500, key=jax.random.key(0))
+        bound.importance(line, wide, X[0], M=500, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("wrong", ["draws", "batch", "kind", "key"])
@@ -106,16 +106,16 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
     w, (q, _), x = bent(jnp.dtype("float32"))
     nodes = quadrature.grid(2, 8)
     calls = {
-        "draws": (lambda: bound.importance(w, q, x, 0, key=jax.random.key(0)), "M must be an integer of at least 1"),
+        "draws": (lambda: bound.importance(w, q, x, M=0, key=jax.random.key(0)), "M must be an integer of at least 1"),
         "batch": (
-            lambda: bound.importance(w, q, jnp.stack([x, x]), 5, key=jax.random.key(0)),
+            lambda: bound.importance(w, q, jnp.stack([x, x]), M=5, key=jax.random.key(0)),
             r"q.mean must be .* \[2, 2\], got float32\[2\]",
         ),
         "kind": (
-            lambda: bound.log_weights(w, posterior_of(w, x, nodes), x, 5, key=jax.random.key(0)),
+            lambda: bound.log_weights(w, posterior_of(w, x, nodes), x, M=5, key=jax.random.key(0)),
             "q must be a Gaussian or a FullGaussian, from which to draw, got Weighted",
         ),
-        "key": (lambda: bound.importance(w, q, x, 5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
+        "key": (lambda: bound.importance(w, q, x, M=5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
     }
     call, message = calls[wrong]
     with pytest.raises(ValueError, match=message):

@@ -399,7 +399,7 @@ def test_all_three_samplers_know_no_more_of_a_posterior_than_they_were_shown():
 def test_the_m_step_on_draws_of_the_posterior_is_the_m_step(dtype):
     w, X = linear(dtype), data_of(linear(dtype), 40)
     p = jax.vmap(ppca.posterior, in_axes=(None, 0))(w, X)
-    w_new = em.m_step_on_draws(w, p.sample(4000, key=KEY), X)
+    w_new = em.m_step_on_draws(w, p.sample(M=4000, key=KEY), X)
     exact = ppca.em_step(w, X)
     # 160,000 draws: standard errors of a few thousandths.
     assert jnp.abs(w_new.W - exact.W).max() < 0.02 and jnp.abs(w_new.b - exact.b).max() < 0.02

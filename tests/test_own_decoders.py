@@ -279,7 +279,7 @@ class Squashed(Linear):
 def test_a_class_derived_from_linear_decodes_as_it_says(dtype):
     w, x = Squashed(linear(dtype).W, linear(dtype).b, linear(dtype).log_sigma), jnp.asarray([0.1, -0.1, 0.6], dtype)
     q = posteriors.Gaussian(jnp.zeros(1, dtype), jnp.zeros(1, dtype))
-    T = q.sample(20_000, key=KEY)
+    T = q.sample(M=20_000, key=KEY)
     values = jax.vmap(lambda t: model.log_p_xt(w, x, t))(T)
     error = values.std() / np.sqrt(len(T))
     # Four standard errors; as a straight decoder it would be 40 nats away.

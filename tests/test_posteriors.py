@@ -49,7 +49,7 @@ def test_an_s_that_single_precision_does_not_have_is_refused_there_only(entry_er
 @pytest.mark.parametrize("batch", [(), (4,)])
 def test_samples_have_the_mean_and_covariance_of_q(dtype, build, batch):
     q = build(dtype, *batch)
-    t = np.asarray(q.sample(M, key=jax.random.key(2)), float)
+    t = np.asarray(q.sample(M=M, key=jax.random.key(2)), float)
     assert t.shape == (M, *batch, 3)
     C, deviation = np.asarray(q.covariance, float), t - np.asarray(q.mean, float)
     scale = np.einsum("...ii->...i", C)
@@ -100,7 +100,7 @@ def test_weights_that_do_not_sum_to_one_are_normalised(dtype):
     x, key = jnp.asarray([0.1, -0.1, 0.6], dtype), jax.random.key(1)
     q = ppca.posterior(w, x)
     # At the true posterior all importance weights are p(x|w): the mean is that of the draws.
-    t, log_weight = q.sample(400, key=key), bound.log_weights(w, q, x, 400, key=key)
+    t, log_weight = q.sample(M=400, key=key), bound.log_weights(w, q, x, M=400, key=key)
     rtol = 1e-4 if dtype == "float32" else 1e-9
     assert jnp.allclose(Weighted(t, log_weight).mean, t.mean(axis=0), rtol=rtol, atol=rtol)
     # Weights of e^(-5000) are too small for any number, but not relative to each other; also where none are known yet.
@@ -142,9 +142,9 @@ def test_the_density_of_a_batch_is_asked_for_one_by_one(entry_errors, build):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda q: q.sample(0, key=jax.random.key(0)), "M must be an integer of at least 1, got 0"),
-        (lambda q: q.sample(-1, key=jax.random.key(0)), "M must be an integer of at least 1, got -1"),
-        (lambda q: q.sample(3, key=jax.random.PRNGKey(0)), "key must be a typed key"),
+        (lambda q: q.sample(M=0, key=jax.random.key(0)), "M must be an integer of at least 1, got 0"),
+        (lambda q: q.sample(M=-1, key=jax.random.key(0)), "M must be an integer of at least 1, got -1"),
+        (lambda q: q.sample(M=3, key=jax.random.PRNGKey(0)), "key must be a typed key"),
         (lambda q: q.log_q(jnp.zeros(2)), r"t must be .* \[3\], got float32\[2\]"),
         (lambda q: q.log_q(jnp.zeros(3, int)), r"t must be .*got int32\[3\]"),
         (lambda q: q.log_q(jnp.full(3, jnp.nan)), r"t must be finite, got nan at t\[0\]"),

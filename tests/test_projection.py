@@ -94,7 +94,7 @@ def test_a_decoder_without_values_is_left_alone(dtype):
     q = FullGaussian(jnp.zeros((3, 2), dtype), jnp.broadcast_to(jnp.eye(2, dtype=dtype), (3, 2, 2)))
 
     def mean(w):
-        return bound.importance(w, q, X, 10, key=KEY).mean()
+        return bound.importance(w, q, X, M=10, key=KEY).mean()
 
     slope, foreign = eqx.filter_grad(mean)(w), eqx.filter_grad(mean)(Foreign(w)).w
     assert eqx.tree_equal(slope, foreign, rtol=rounding(dtype))
@@ -114,7 +114,7 @@ def test_modes_chains_and_weights_are_those_of_a_decoder_that_is_not_projected(d
     for draw in (mcmc.metropolis, mcmc.hmc):  # one door for all samplers
         one, same = (draw(w, X, mode, M=5, warm_up=0, chains=2, key=KEY) for w in with_and_without)
         assert jnp.abs(one.t - same.t).max() < close and one.evaluations == same.evaluations
-    one, same = (bound.log_weights(w, mode, X, 30, key=KEY) for w in with_and_without)
+    one, same = (bound.log_weights(w, mode, X, M=30, key=KEY) for w in with_and_without)
     assert jnp.abs(one - same).max() < rounding(dtype) * (1 + jnp.abs(one).max() / 10)
 
 

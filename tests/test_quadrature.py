@@ -60,7 +60,7 @@ def test_every_rule_integrates_the_prior_to_one(dtype, d):
     for nodes in (
         quadrature.grid(d, 30),
         quadrature.gauss_hermite(d, 8),
-        quadrature.monte_carlo(d, 100, key=jax.random.key(0)),
+        quadrature.monte_carlo(d, M=100, key=jax.random.key(0)),
     ):
         assert nodes.t.shape == (len(nodes.log_weight), d) and nodes.t.dtype == nodes.log_weight.dtype == dtype
         assert jnp.allclose(jnp.sum(jnp.exp(nodes.log_weight)), 1, rtol=1e-5)
@@ -90,7 +90,7 @@ def test_gauss_hermite_with_many_nodes_has_no_nan(dtype):
 
 def test_monte_carlo_nodes_are_draws_from_the_prior(dtype):
     M = 40_000
-    t = np.asarray(quadrature.monte_carlo(7, M, key=jax.random.key(3)).t, float)
+    t = np.asarray(quadrature.monte_carlo(7, M=M, key=jax.random.key(3)).t, float)
     assert (np.abs(t.mean(axis=0)) < 4 / np.sqrt(M)).all() and (
         np.abs((t**2).mean(axis=0) - 1) < 4 * np.sqrt(2 / M)
     ).all()
@@ -400,13 +400,16 @@ some = quadrature.grid(1, 10)
         (lambda: quadrature.gauss_hermite(9, 20), r"gauss_hermite needs .* 20\^9"),
         # 2^26 nodes, the most that a grid has, but 27 numbers each.
         (lambda: quadrature.gauss_hermite(26, 2), r"at most 2 GiB.*2\^26 = 6.71e\+07 nodes, 6.75 GiB .*monte_carlo"),
-        (lambda: quadrature.monte_carlo(999, 2**20, key=jax.random.key(0)), "M must leave .* got 1048576: .* 3.91 GiB"),
+        (
+            lambda: quadrature.monte_carlo(999, M=1 << 20, key=jax.random.key(0)),
+            "M must leave .* got 1048576: .* 3.91 GiB",
+        ),
         (
             lambda: quadrature.posterior(line, np.broadcast_to(np.float32(0), (2**20, 4)), quadrature.grid(1, 2**12)),
             "X and nodes must leave a table of at most 8 GiB, got 1048576 data on 4096 nodes: 16 GiB on a device",
         ),
-        (lambda: quadrature.monte_carlo(2, 0, key=jax.random.key(0)), "M must be an integer of at least 1, got 0"),
-        (lambda: quadrature.monte_carlo(2, 5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
+        (lambda: quadrature.monte_carlo(2, M=0, key=jax.random.key(0)), "M must be an integer of at least 1, got 0"),
+        (lambda: quadrature.monte_carlo(2, M=5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
         (lambda: quadrature.log_p_x(line, Xs(3), some), r"X must be .* \[N, 4\], got float32\[3\]"),
         (lambda: quadrature.log_p_x(line, Xs(3, 5), some), r"X must be .* \[N, 4\], got float32\[3, 5\]"),
         (lambda: quadrature.log_p_x(line, Xs(0, 4), some), r"X must be .* \[N, 4\], got float32\[0, 4\]"),

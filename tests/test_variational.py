@@ -222,7 +222,7 @@ def test_both_estimators_have_the_gradient_of_the_bound_as_their_mean_and_one_is
     exact = jax.grad(lambda q: bound.expected_log_joint(w, q, x, n=64) + q.entropy)(q)
     spread = {}
     for estimator in (variational.score_function, variational.reparameterised):
-        rows = eqx.filter_jit(estimator)(w, q, x, M, key=KEY)
+        rows = eqx.filter_jit(estimator)(w, q, x, M=M, key=KEY)
         for name in ("m", "log_s"):
             row = np.asarray(getattr(rows, name), float)
             assert row.shape == (M, 2)
@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         "gap": (lambda: v.factorised_gap(net), "w must be a decoders.Linear"),
         "order": (lambda: v.cavi_grid(net, net_x, shuffled), "nodes must be n.2 nodes of a product grid in row-major"),
         "S": (
-            lambda: v.cavi_grid(net, net_x, quadrature.monte_carlo(2, 50, key=KEY)),
+            lambda: v.cavi_grid(net, net_x, quadrature.monte_carlo(2, M=50, key=KEY)),
             r"quadrature.grid\(2, n\) makes them, got 50 others",
         ),
         "nodes": (lambda: v.cavi_grid(net, net_x, nodes.t), "nodes must be Nodes, as quadrature.grid makes them"),
@@ -277,9 +277,9 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
             lambda: v.cavi_grid(net, np.broadcast_to(np.float32(0), (2**20, 4)), quadrature.grid(2, 64)),
             "X and nodes must leave a table of at most 8 GiB, got 1048576 data on 4096 nodes: 16 GiB on a device",
         ),
-        "q": (lambda: v.score_function(net, three, net_x, 5, key=KEY), r"q.mean must be .* \[2\], got float32\[3\]"),
-        "M": (lambda: v.reparameterised(net, q, net_x, 0, key=KEY), "M must be an integer of at least 1, got 0"),
-        "key": (lambda: v.score_function(net, q, net_x, 5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
+        "q": (lambda: v.score_function(net, three, net_x, M=5, key=KEY), r"q.mean must be .* \[2\], got float32\[3\]"),
+        "M": (lambda: v.reparameterised(net, q, net_x, M=0, key=KEY), "M must be an integer of at least 1, got 0"),
+        "key": (lambda: v.score_function(net, q, net_x, M=5, key=jax.random.PRNGKey(0)), "key must be a typed key"),
     }
     call, message = calls[wrong]
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message):

@@ -114,7 +114,7 @@ def gap_ladder(
         error[FREE] = np.abs(np.asarray(quadrature.log_p_x(w, X, nodes)) - exact.log_p_x)
         evaluations[FREE] = len(nodes.t)
     else:
-        weights = bound.log_weights(w, q[FULL], X, DRAWS, key=key)
+        weights = bound.log_weights(w, q[FULL], X, M=DRAWS, key=key)
         warn_if_few(float(jnp.median(jax.vmap(effective_draws)(weights))), DRAWS)
         value[TRUTH], error[TRUTH] = _log_mean(weights)
     search(GAUSSIAN, told)
@@ -153,7 +153,7 @@ def gaussian_bound(
             if not isinstance(error, jax.core.Tracer) and bool((error <= ENOUGH).all()):
                 break
         return fine, error
-    weights = bound.log_weights(w, q, X, draws, key=key)
+    weights = bound.log_weights(w, q, X, M=draws, key=key)
     return weights.mean(axis=1), weights.std(axis=1) / np.sqrt(draws)
 
 

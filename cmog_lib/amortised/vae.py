@@ -44,7 +44,7 @@ class Trained(eqx.Module):
 
 @door("w:decoder x M key", encoder=encoders.fitting)
 def lower_bound(
-    w: Decoder, encoder: Encoder, x: Float[Array, "D"], M: int = 1, *, key: Key[Array, ""]
+    w: Decoder, encoder: Encoder, x: Float[Array, "D"], *, M: int = 1, key: Key[Array, ""]
 ) -> Float[Array, ""]:
     """L(w,q) ≈ 1/M Σ_s log p(x|t_s,w) − KL(q‖p(t)), t_s = m(x) + s(x) ε_s, ε_s ~ N(0, I): the bound by draws, in nats.
 
@@ -68,7 +68,7 @@ def lower_bound(
     Source: Kingma and Welling 2014, equation 7.
     """
     q = encoder(x)
-    T = q.sample(M, key=key)
+    T = q.sample(M=M, key=key)
     return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
 
 
@@ -189,7 +189,7 @@ def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
     if not bool((jnp.maximum(jnp.abs(q.m), q.s) < FAR).all()):
         said += f", where p(t) has a standard deviation of 1; the data have one of {spread:.3g}"
         return f"{said}: scale them, X / {spread:.3g}" if spread > WIDE else said
-    return f"{said}; {described(w, q.sample(1, key=key)[0], X)}"
+    return f"{said}; {described(w, q.sample(M=1, key=key)[0], X)}"
 
 
 @eqx.filter_jit
@@ -232,6 +232,6 @@ def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) ->
     # each pair of a datum and a draw. A separate axis of draws for each datum would cost a fifth of a step's time.
     w, encoder = both
     q = jax.vmap(lambda x: encoder(x))(X)
-    T = jax.vmap(lambda q, key: q.sample(M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)
+    T = jax.vmap(lambda q, key: q.sample(M=M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)
     log_p = jax.vmap(lambda x, t: log_p_x_given_t(w, x, t))(jnp.repeat(X, M, axis=0), T)
     return jnp.mean(log_p) - jnp.mean(kl_to_prior(q).sum(axis=1))

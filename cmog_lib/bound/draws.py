@@ -15,7 +15,7 @@ from cmog_lib.posteriors import FullGaussian, Gaussian
 
 @door("w:decoder q:drawn x M key")
 def lower_bound(
-    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "D"], *, M: int, key: Key[Array, ""]
 ) -> Float[Array, ""]:
     """L(w,q) ≈ 1/M Σ_s [log p(x,t_s|w) − log q(t_s)], t_s ~ q: the bound by draws, in nats; any latent dimension.
 
@@ -36,12 +36,12 @@ def lower_bound(
 
     Source: Slides 12 and 15.
     """
-    return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M, key=key)))
+    return jnp.mean(jax.vmap(lambda t: log_p_xt(w, x, t) - q.log_q(t))(q.sample(M=M, key=key)))
 
 
 @door("w x:x-or-X q:drawn-for-each M key")
 def log_weights(
-    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], *, M: int, key: Key[Array, ""]
 ) -> Float[Array, "*batch M"]:
     """log p(x,t_s|w)/q(t_s), t_s ~ q(t), s = 1 … M: the logarithms of the importance weights, in nats.
 
@@ -68,7 +68,7 @@ def log_weights(
 
 @door("w x:x-or-X q:drawn-for-each M key")
 def importance(
-    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], M: int, *, key: Key[Array, ""]
+    w: Decoder, q: Gaussian | FullGaussian, x: Float[Array, "*batch D"], *, M: int, key: Key[Array, ""]
 ) -> Float[Array, "*batch"]:
     """log 1/M Σ_s p(x,t_s|w)/q(t_s), t_s ~ q(t): the importance-weighted bound, in nats; for M = 1 its mean is L(w,q).
 

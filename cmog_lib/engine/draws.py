@@ -92,7 +92,7 @@ def _of_one(w: Any, datum: tuple[Any, Array, Array], M: int) -> Float[Array, "M"
 
 
 def _block(q: Any, key: Array, b: Any) -> Float[Array, "M d"]:
-    return q.sample(BLOCK, key=jax.random.fold_in(key, b))
+    return q.sample(M=BLOCK, key=jax.random.fold_in(key, b))
 
 
 def _numbers(values: Array, w: Any, told: Any, q: Any, X: Array, M: int, keys: Array) -> None:

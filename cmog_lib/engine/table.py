@@ -39,7 +39,7 @@ def affordable(rule: str, latent_dim: int, n: int, most: int | None) -> None:
     raise ValueError(
         f"{rule} needs {limit}nodes of at most {MOST_OF_NODES} GiB; latent_dim={latent_dim} with n={n} asks for"
         f" {n}^{latent_dim} = {count:.3g} nodes, {price:.3g} GiB before a single datum is seen. Use a smaller n,"
-        f" or monte_carlo(latent_dim, M, key=key), whose cost does not grow with the dimension"
+        f" or monte_carlo(latent_dim, M=M, key=key), whose cost does not grow with the dimension"
     )
 
 

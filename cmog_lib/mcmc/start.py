@@ -77,7 +77,7 @@ def _places(start: Any, w: Any, X: Array, chains: int, key: Array) -> tuple[Arra
     if isinstance(start, Chains):
         return start.last, start.scale, start.step
     if isinstance(start, FullGaussian):
-        t, scale = start.sample(chains, key=key), start.L
+        t, scale = start.sample(M=chains, key=key), start.L
     else:
         t, scale = start, jnp.broadcast_to(jnp.eye(d, dtype=start.dtype), (N, d, d))
     return t, scale, jnp.full(t.shape[:2], d**-0.25, t.dtype)

@@ -221,7 +221,7 @@ def _mean_bound(move: _Move, problem: _Problem, key: Key[Array, ""]) -> Float[Ar
 
 
 def _pairs(q: Any, M: int, key: Key[Array, ""]) -> Float[Array, "M K N d"]:
-    T = q.sample(M // 2, key=key)
+    T = q.sample(M=M // 2, key=key)
     return jnp.concatenate([T, 2 * q.m[None] - T])
 
 
@@ -244,7 +244,7 @@ def _seen(q: Any, problem: _Problem, key: Key[Array, ""]) -> str:
 
 @eqx.filter_jit
 def _log_weights(w: Any, q: Any, X: Array, draws: int, key: Array) -> Float[Array, "K N M"]:
-    return jax.lax.map(lambda q: log_weights(w, q, X, draws, key=key), q)
+    return jax.lax.map(lambda q: log_weights(w, q, X, M=draws, key=key), q)
 
 
 @eqx.filter_jit

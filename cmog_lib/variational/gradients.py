@@ -27,7 +27,7 @@ class Gradient(eqx.Module):
 
 
 @door("w:decoder x q:factorised M key")
-def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
+def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], *, M: int, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_q [log p(x,t|w) − log q(t)] ∇ log q(t) ≈ 1/M Σ_s, t_s ~ q: needs only the value of p at t_s.
 
     The estimate uses only the height of log p, not the direction in which it rises, and is therefore noisy.
@@ -52,12 +52,12 @@ def score_function(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key
         height = log_p_xt(w, x, t) - q.log_q(t)
         return jax.tree.map(lambda slope: height * slope, jax.grad(lambda q: q.log_q(t))(q))
 
-    rows = jax.vmap(one)(q.sample(M, key=key))
+    rows = jax.vmap(one)(q.sample(M=M, key=key))
     return Gradient(rows.m, rows.log_s)
 
 
 @door("w:decoder x q:factorised M key")
-def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, key: Key[Array, ""]) -> Gradient:
+def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], *, M: int, key: Key[Array, ""]) -> Gradient:
     """∇L(w,q) = E_ε ∇[log p(x, m + s ε|w) − log q(m + s ε)] ≈ 1/M Σ_s, ε_s ~ N(0, I): needs the slope of p at t_s.
 
     The same key gives the same draws as in `score_function`.
@@ -77,7 +77,7 @@ def reparameterised(w: Decoder, q: Gaussian, x: Float[Array, "D"], M: int, *, ke
 
     Source: Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014.
     """
-    noise = (q.sample(M, key=key) - q.m[None]) / q.s[None]
+    noise = (q.sample(M=M, key=key) - q.m[None]) / q.s[None]
 
     def one(noise: Array) -> Gaussian:
         def height(q: Gaussian) -> Array:

@@ -24,7 +24,7 @@ def few_latents(name: str, w: Any, given: dict[str, Any]) -> Any:
         raise ValueError(
             f"w.latent_dim must be 1, 2 or 3 for an exact sum over cells, got {d}: at 64 cells a dimension"
             f" {64.0**d:.3g} latents would be decoded and {64.0**d * 8 / 2**30:.3g} GiB held for each datum. Beyond 3,"
-            f" log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M, key=key))"
+            f" log p(x|w) can only be estimated: log_p_x(w, X, monte_carlo({d}, M=M, key=key))"
         )
     return w
 

@@ -130,7 +130,7 @@ def _around_q(name: str, n: Any, given: Given) -> int:
     if not is_linear(given["w"]) and not isinstance(given["q"], Weighted) and n**d > 2**20:
         raise ValueError(
             f"{name} must leave at most {2**20:,} nodes, got {n}^{d} = {float(n) ** d:.3g} for latent_dim={d};"
-            f" take fewer, or draws: lower_bound(w, q, x, M, key=key)"
+            f" take fewer, or draws: lower_bound(w, q, x, M=M, key=key)"
         )
     return n
 
