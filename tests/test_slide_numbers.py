@@ -113,5 +113,5 @@ def test_a_lecture_s_headings_name_its_own_slides(lecture):
 
 def test_docstrings_name_slides_that_exist():
     for path in (ROOT / "cmog_lib").rglob("*.py"):
-        for slides in re.findall(r"Slides? (\d[\d–, ]*(?:(?:and|to) \d+)?)", path.read_text(encoding="utf-8")):
+        for slides in re.findall(r"[Ss]lides? (\d[\d–, ]*(?:(?:and|to) \d+)?)", path.read_text(encoding="utf-8")):
             assert named(slides) <= ADDED.keys(), f"{path.name}: {slides}"

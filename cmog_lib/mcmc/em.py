@@ -64,7 +64,7 @@ def mc_em_step(
     Warns:
         RuntimeWarning: as `hmc` does.
 
-    Source: slides 14 and 15; Wei and Tanner 1990.
+    Source: Slides 14 and 15; Wei and Tanner 1990.
     """
     start: Any
     key_mode, key_chains = jax.random.split(key)

@@ -82,7 +82,7 @@ def nuts(
     Warns:
         RuntimeWarning: as `hmc` does.
 
-    Source: slide 15; Hoffman and Gelman 2014; the code is NumPyro's.
+    Source: Slide 15; Hoffman and Gelman 2014; the code is NumPyro's.
     """
     at = begin(w, X, start, target, chains, key, slopes=True)
     made, leapfrogs = _nuts(at.w, at.X, at.states, at.scale, at.step, at.key, M, warm_up, at.target, max_depth)

@@ -53,7 +53,7 @@ def metropolis(
         RuntimeWarning: if chains hardly ever moved. From 50 draws on also if no chain of a datum moved in a coordinate
             of t, and if R̂ exceeds 1.05.
 
-    Source: slide 15.
+    Source: Slide 15.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, None)
 
@@ -103,7 +103,7 @@ def hmc(
         RuntimeWarning: if more than a tenth of the trajectories diverged, or if chains hardly ever moved. From 50 draws
             on also if no chain of a datum moved in a coordinate of t, and if R̂ exceeds 1.05.
 
-    Source: slide 15.
+    Source: Slide 15.
     """
     return _run(w, X, start, M, key, chains, warm_up, step, target, leapfrogs)
 

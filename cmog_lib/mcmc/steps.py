@@ -99,7 +99,7 @@ def metropolis_step(
     Raises:
         ValueError: if the shapes do not fit.
 
-    Source: slide 15; Metropolis et al. 1953.
+    Source: Slide 15; Metropolis et al. 1953.
     """
     key_proposal, key_accept = jax.random.split(key)
     epsilon = jax.random.normal(key_proposal, state.t.shape, state.t.dtype)
@@ -141,7 +141,7 @@ def hmc_step(
     Raises:
         ValueError: if the shapes do not fit, or leapfrogs is below 1.
 
-    Source: slide 15; Neal 2011, §§2–3.
+    Source: Slide 15; Neal 2011, §§2–3.
     """
     key_momentum, key_accept = jax.random.split(key)
     momentum = jax.random.normal(key_momentum, state.t.shape, state.t.dtype)
