@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from compiled import kept_in
 
-from cmog_lib import _mnist, amortised, datasets, decoders, likelihood, mcmc, optimise
+from cmog_lib import _mnist, amortised, datasets, decoders, em, likelihood, mcmc, optimise
 
 STEPS = {"ascend": 400, "amortised.fit": 200, "likelihood.fit": 200, "mcmc.fit": 30}
 
@@ -47,7 +47,7 @@ def prepared(name: str) -> Callable[..., Any]:
 
 def numbers(found: Any) -> list[np.ndarray]:
     """All that a run found: its trace, one entry for each step or decoder, and the arrays of what it ended with."""
-    trace = found.log_p_x if isinstance(found, mcmc.Run) else found.trace
+    trace = found.log_p_x if isinstance(found, em.Run) else found.trace
     ended = (found.w, getattr(found, "encoder", None), getattr(found, "q", None))
     return [np.asarray(trace), *(np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(ended, eqx.is_array)))]
 

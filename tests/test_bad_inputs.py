@@ -513,11 +513,11 @@ BY_ROOM = {
     "amortised": ("Ladder", "Sweep", "Trained"),
     "datasets": ("Images", "Synthetic", "Truth"),
     "em": ("Run",),
-    "mcmc": ("Chains", "Move", "Run", "State"),
+    "mcmc": ("Chains", "Move", "State"),
     "optimise": ("Ascent", "NotFinite", "Optimum"),
     "ppca": ("Spectrum",),
     "quadrature": ("Exact", "Nodes"),
-    "variational": ("CoordinateAscent", "Factorised", "Fitted", "Gradient", "Run"),
+    "variational": ("CoordinateAscent", "Factorised", "Fitted", "Gradient"),
 }
 PROTOCOLS = {"amortised.encoders.Encoder", "amortised.Encoder", "decoders.Decoder"}
 MADE = {f"{room}.{name}" for room, names in BY_ROOM.items() for name in names} | PROTOCOLS

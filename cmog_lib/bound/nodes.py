@@ -40,7 +40,7 @@ def lower_bound_on_nodes(
     """
     q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
     log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
-    return expectation(q, log_joint - q.log_weight)
+    return expectation(q, log_joint, q.log_weight)
 
 
 @door("w:decoder x nodes q:on-nodes")
@@ -66,7 +66,7 @@ def kl(w: Decoder, q: Gaussian | FullGaussian | Weighted, x: Float[Array, "D"], 
     """
     q = q if isinstance(q, Weighted) else on_nodes(q, nodes)
     log_joint = log_p_x_given_t_table(w, x[None], nodes.t)[0] + nodes.log_weight
-    return expectation(q, q.log_weight - jax.nn.log_softmax(log_joint))
+    return expectation(q, q.log_weight, jax.nn.log_softmax(log_joint))
 
 
 @door("q:gaussian nodes")
@@ -97,9 +97,13 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     return Weighted(nodes.t, log_q)  # which normalises
 
 
-def expectation(q: Weighted, values: Float[Array, "S"]) -> Float[Array, ""]:
-    """Σ_s q_s values_s, where a node without weight adds nothing: 0 log 0 = 0.
+def expectation(q: Weighted, log_a: Float[Array, "S"], log_b: Float[Array, "S"]) -> Float[Array, ""]:
+    """Σ_s q_s [log a_s − log b_s], where a node without weight adds nothing: 0 log 0 = 0.
 
-    q: a posterior of one datum. values: [S], one for each node; infinite at most where q_s is 0.
+    Args:
+        q: a posterior of one datum.
+        log_a: [S], one number for each node; −∞ at most where q_s is 0.
+        log_b: the same.
     """
-    return jnp.sum(q.weight * jnp.where(q.weight > 0, values, 0))
+    log_a, log_b = (jnp.where(q.weight > 0, part, 0) for part in (log_a, log_b))
+    return jnp.sum(q.weight * (log_a - log_b))

@@ -1,7 +1,7 @@
 """T_s ~ p(T|X,w) by Markov chains: Metropolis, Hamiltonian Monte Carlo, and Monte Carlo EM, which uses their draws."""
 
 from cmog_lib.mcmc.chains import Chains, effective_sample_size, r_hat
-from cmog_lib.mcmc.em import Run, fit, mc_em_step
+from cmog_lib.mcmc.em import fit, mc_em_step
 from cmog_lib.mcmc.nuts import numpyro_model, nuts
 from cmog_lib.mcmc.samplers import hmc, metropolis
 from cmog_lib.mcmc.scale import laplace
@@ -10,7 +10,6 @@ from cmog_lib.mcmc.steps import Move, State, hmc_step, leapfrog, metropolis_step
 __all__ = [
     "Chains",
     "Move",
-    "Run",
     "State",
     "effective_sample_size",
     "fit",

@@ -1,6 +1,6 @@
 """The best q of a family: factorised and free, by coordinate ascent; Gaussian, by gradients; and EM with it."""
 
-from cmog_lib.variational.em import Run, em_step, fit
+from cmog_lib.variational.em import em_step, fit
 from cmog_lib.variational.gaussian import Fitted, fit_q
 from cmog_lib.variational.gradients import Gradient, reparameterised, score_function
 from cmog_lib.variational.grid import Factorised, cavi_grid
@@ -11,7 +11,6 @@ __all__ = [
     "Factorised",
     "Fitted",
     "Gradient",
-    "Run",
     "cavi_grid",
     "cavi_linear",
     "em_step",
