@@ -77,9 +77,12 @@ export function mount(host, spec, source) {
       let found;
       try {
         const reply = source.at(at, stateAt(at));
-        if (reply instanceof Promise) picture.setAttribute("aria-busy", "true");
+        if (reply instanceof Promise) markBusy();
         found = await reply;
-        if (found.image && !found.image.complete) await found.image.decode();
+        if (found.image && !found.image.complete) {
+          markBusy();
+          await found.image.decode();
+        }
       } catch (error) {
         found = { error: String(error), sentence: "" };
       }
@@ -92,6 +95,7 @@ export function mount(host, spec, source) {
   }
 
   const stateAt = (at) => at.reduce((state, position, k) => state * spec.controls[k].count + position, 0);
+  const markBusy = () => picture.setAttribute("aria-busy", "true");
   const say = (text) => { status.textContent = text; status.hidden = !text; };
 
   function paint({ image, error, sentence }, state) {
