@@ -13,6 +13,8 @@ QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emit
 def kept_in(folder: Path) -> dict[str, str]:
     """The environment of a kernel that keeps there what it compiles."""
     return {
+        # XLA's own caches are off: their folders would be part of each key, and in a copy of `folder` nothing be found.
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

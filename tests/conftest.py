@@ -37,25 +37,28 @@ if "CMOG_COMPILED" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["CMOG_COMPILED"], ignore_errors=True)
 os.environ |= taken_from(Path(os.environ["CMOG_COMPILED"]))
 jax.config.update("jax_compilation_cache_dir", os.environ["CMOG_COMPILED"])  # JAX has read its environment already
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(50_000)  # compiling makes many objects, of which none is garbage yet
 
 
-class ByFileOrLecture(LoadScopeScheduling):
-    """In several processes, the tests of a file go together, and those of a lecture's runs, which they share."""
+class ByWhatTheyShare(LoadScopeScheduling):
+    """In several processes, these go together: a file's tests, those of a lecture's run, of the book, of JupyterLab."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         name, _, lecture = test.partition("[")
+        if "tests/browser/" in nodeid:
+            return "book" if file.endswith(("test_book.py", "test_slides.py")) else "jupyterlab"
         return f"{lecture} {'all_of_it' in name}" if file.endswith("test_notebooks.py") else file
 
 
 @pytest.hookimpl(optionalhook=True)  # the tests run without xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     config.option.loadscopereorder = False  # in the order below
-    return ByFileOrLecture(config, log)
+    return ByWhatTheyShare(config, log)
 
 
 # These take minutes: begun first, so that at the end nobody waits for one of them.
