@@ -67,13 +67,13 @@ slides: $(STAMP) ## build only the slides, in build/book/slides; open index.html
 	@$(RUN) book slides
 
 # The library's tests run first, with one process per core. Then the lectures run, three at a time to limit memory, in new processes.
-# The browser tests run last and alone, because they measure times.
+# The browser tests run last: they show what the lectures printed, one process in the book and one in JupyterLab.
 # All three parts run even if one fails; Ctrl-C stops them all.
 LECTURES = tests/test_notebooks.py
 ALL_TESTS = trap 'exit 130' INT; failed=; \
     $(RUN) pytest --ignore=tests/browser --ignore=$(LECTURES) --numprocesses=auto || failed="$$failed library"; \
     $(RUN) pytest $(LECTURES) --numprocesses=3 || failed="$$failed lectures"; \
-    $(RUN) pytest tests/browser || failed="$$failed browser"; \
+    $(RUN) pytest --numprocesses=2 tests/browser || failed="$$failed browser"; \
     if [ -n "$$failed" ]; then echo "test: these parts failed:$$failed" >&2; exit 1; fi
 test: $(STAMP) ## run all tests, or those that ARGS selects
 	@$(if $(ARGS),$(RUN) pytest $(ARGS),$(ALL_TESTS))

@@ -150,7 +150,7 @@ def test_the_front_page_moves_only_for_those_who_like_it(
 def test_search_finds_a_word_without_a_network(book: Site, browser: Browser) -> None:
     with book.window(browser) as page:
         book.visit(page, "search.html?q=leapfrog")
-        page.get_by_text("Search finished, found").wait_for(timeout=10_000)
+        page.get_by_text("Search finished, found").wait_for(timeout=60_000)
         found = [link.get_attribute("href") or "" for link in page.locator("#search-results li a").all()]
     assert any("05_mcmc" in address for address in found) and any("mcmc.leapfrog" in address for address in found)
     assert book.left == [] and book.complaints == []
