@@ -161,3 +161,52 @@ effective_draws = Exercise(
     },
     praise="Right: for ρ_k = ρᵏ this is M (1 − ρ)/(1 + ρ). With ρ < 0 it exceeds M.",
 )
+
+
+def _chain_cases():
+    rng = np.random.default_rng(23)
+    together, apart = rng.normal(size=(8, 50)), rng.normal(size=(4, 20))
+    return [(jnp.asarray(together),), (jnp.asarray(apart + 3.0 * np.arange(4)[:, None]),)]
+
+
+def _r_hat(draws, within=1.0, between=1.0, ddof=1):
+    M = draws.shape[1]
+    W, V = jnp.mean(jnp.var(draws, axis=1, ddof=ddof)), jnp.var(jnp.mean(draws, axis=1), ddof=1)
+    return jnp.sqrt(((M - 1) / M * within * W + between * V) / W)
+
+
+def _transposed(draws):
+    return _r_hat(draws.T)
+
+
+def _over_between(draws):
+    W, V = jnp.mean(jnp.var(draws, axis=1, ddof=1)), jnp.var(jnp.mean(draws, axis=1), ddof=1)
+    return _r_hat(draws) * jnp.sqrt(W / V)
+
+
+def _of_deviations(draws):
+    M = draws.shape[1]
+    W, V = jnp.mean(jnp.std(draws, axis=1, ddof=1)), jnp.std(jnp.mean(draws, axis=1), ddof=1)
+    return ((M - 1) / M * W + V) / W
+
+
+r_hat = Exercise(
+    answer=_r_hat,
+    cases=_chain_cases,
+    mistakes={
+        "The root is missing: this is the ratio of two variances. "
+        "Look at the text: R̂ compares standard deviations.": lambda draws: _r_hat(draws) ** 2,
+        "The wrong axis: you compared the steps with each other, not the chains. "
+        "Look at draws[c, m]: chains are axis 0, draws axis 1.": _transposed,
+        "V is missing, so R̂ cannot notice that the chains are in different places. "
+        "Look at the second term of the numerator.": lambda draws: _r_hat(draws, between=0.0),
+        "You multiplied V by M. Look at the formula: V is the variance of the means themselves.": lambda draws: _r_hat(
+            draws, between=draws.shape[1]
+        ),
+        "Your W divides by M, so it is too small. "
+        "Look at the variance of each chain: with M draws it divides by M − 1.": lambda draws: _r_hat(draws, ddof=0),
+        "You divided by V where W was meant. Look at the denominator of the formula.": _over_between,
+        "You used standard deviations for W and V. Look at the text: both are variances.": _of_deviations,
+    },
+    praise="Right. Chains that agree have V near W/M, which makes R̂ close to 1, wherever they are.",
+)
