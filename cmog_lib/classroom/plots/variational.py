@@ -145,14 +145,13 @@ def noise(ax: Axes, s: Numbers, deviations: Mapping[str, Numbers]) -> Callable[[
     Args:
         ax: axes to draw in.
         s: widths of q, in units of the best one.
-        deviations: estimator ↦ standard deviation, for each of s.
+        deviations: estimator ↦ standard deviation, for each of s; at most three estimators.
 
     Returns:
         A function of one width that marks it.
     """
-    for (name, values), color, ls, marker in zip(
-        deviations.items(), (style.POSTERIOR, style.MODEL), ("--", "-"), "so", strict=True
-    ):
+    looks = (style.POSTERIOR, "--", "s"), (style.MODEL, "-", "o"), (style.PRIOR, ":", "^")
+    for (name, values), (color, ls, marker) in zip(deviations.items(), looks, strict=False):
         ax.plot(np.asarray(s), np.asarray(values), color=color, ls=ls, marker=marker, ms=6, label=name)
     now = ax.axvline(1, color="black", lw=1.4, ls=":")
     ax.set(xscale="log", yscale="log", xlabel="s, in units of the best one")
