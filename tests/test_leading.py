@@ -106,16 +106,18 @@ def test_where_float32_or_the_products_are_not_enough_S_itself_is_decomposed(sma
     assert eigen.enough(X, d) is by_S
 
 
-def test_data_that_the_sample_misses_are_no_wrong_answer(small_data_qualify):
+def test_an_eigenvector_that_the_sample_does_not_contain_is_not_missed(small_data_qualify):
     X = data(DECAYING)
-    X[17] = 0.0
-    X[17, 5] = 1e4  # one row has the largest eigenvalue
-    _, expected, _ = decomposed(X)
+    X[:, 5] = 0.0
+    X = np.concatenate([X, -X])
+    unseen = np.setdiff1d(np.arange(len(X)), np.random.default_rng(0).integers(0, len(X), 10 * D))[:2]
+    X[unseen] = X[(unseen + N) % len(X)] = 0.0
+    X[unseen, 5] = 500.0, -500.0  # with the mean 0, no other direction leads to this one
+    _, expected, U = decomposed(X)
+    assert np.abs(U[5, 0]) == pytest.approx(1.0)
     found = engine.leading(X, d)
-    w = ppca.fit(jnp.asarray(X), d)
-    np.testing.assert_allclose(w.sigma[0] ** 2, expected[d:].mean(), rtol=1e-5)
-    if found is not None:
-        np.testing.assert_allclose(found.eigenvalues, expected[:d], rtol=1e-5)
+    # Without the random direction, the answer is λ_2, …, λ_5, with small residuals.
+    assert found is None or found.eigenvalues == pytest.approx(expected[:d], rel=2e-6)
 
 
 def test_another_number_of_rows_compiles_nothing_anew(small_data_qualify, caplog):

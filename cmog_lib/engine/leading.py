@@ -64,7 +64,9 @@ def _davidson(x: np.ndarray, d: int) -> Leading | None:
     # Without a gap behind the k directions, the products would not converge.
     if not _sound(eigenvalues[:d], total, square) or not eigenvalues[k] < 0.9 * eigenvalues[d - 1]:
         return None
-    V, SV, new, last = np.zeros((len(b), 0)), np.zeros((len(b), 0)), U[:, :k], np.inf
+    # One direction is random, so that an eigenvector that the sample does not contain is found too.
+    probe = np.random.default_rng(1).normal(size=(len(b), 1)) / len(b) ** 0.5
+    V, SV, new, last = np.zeros((len(b), 0)), np.zeros((len(b), 0)), np.hstack([U[:, : k - 1], probe]), np.inf
     for remaining in reversed(range(PASSES)):
         new = new.astype("float32")
         V, R = np.linalg.qr(np.hstack([V, new]))
@@ -93,12 +95,13 @@ def _sound(eigenvalues: np.ndarray, total: float, square: float) -> bool:
 
 def _sums(x: np.ndarray) -> tuple[np.ndarray, float, float]:
     """b, tr S and the mean of |x|², in float64."""
-    total, square = np.zeros(x.shape[1]), 0.0
+    total, square, one, space = np.zeros(x.shape[1]), 0.0, np.ones(ROWS), np.empty((ROWS, x.shape[1]))
     for rows in _blocks(x):
-        block = rows.astype("float64")
-        total += np.ones(len(block)) @ block
-        square += np.vdot(block, block)
-    b, mean_square = total / len(x), float(square / len(x))
+        block = space[: len(rows)]
+        block[:] = rows
+        total += one[: len(rows)] @ block
+        square += float(np.vdot(block, block))
+    b, mean_square = total / len(x), square / len(x)
     return b, mean_square - float(b @ b), mean_square
 
 
