@@ -116,7 +116,7 @@ def test_an_eigenvector_that_the_sample_does_not_contain_is_not_missed(small_dat
     _, expected, U = decomposed(X)
     assert np.abs(U[5, 0]) == pytest.approx(1.0)
     found = engine.leading(X, d)
-    # Without the random direction, the answer is λ_2, …, λ_5, with small residuals.
+    # Small residuals alone would allow λ_2, …, λ_5 as an answer.
     assert found is None or found.eigenvalues == pytest.approx(expected[:d], rel=2e-6)
 
 
