@@ -21,7 +21,7 @@ CLUSTERED = np.where(np.arange(D) < d, 4.0, 1.0) * np.linspace(1.0001, 1.0, D)
 
 @pytest.fixture
 def small_data_qualify(monkeypatch):
-    for name, value in {"LARGE": 0, "WIDE": 0, "ROWS": 300}.items():
+    for name, value in {"LARGE": 0, "WIDE": 0, "SHARE": 900, "ROWS": 300}.items():
         monkeypatch.setattr(engine, name, value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from cmog_lib.engine import door
 LARGE, WIDE = 2**24, 256  # from this size and width on, S costs more than the products
 MANY, NARROW = 40, 16  # N ≥ 40 D and D ≥ 16 d: the sample and the products are then a small part of S
 SPARE, LEARNED = 6, 6  # directions beside the d; D / 6 eigenvectors of the sample are known to the preconditioner
+SHARE = 4096  # rows that one thread sums
 ROWS = 512  # of a block, which stays in the cache between two products with it
 PASSES = 5  # over the data, at most
 CONVERGED = 1e-4  # |S u_k − λ_k u_k| / λ_d, at most
@@ -51,16 +54,24 @@ def leading(X: Float[Array | np.ndarray, "N D"], d: int) -> Leading | None:
     small = X.size < LARGE or D < WIDE or N < MANY * D or NARROW * d > D
     if small or X.dtype != np.float32 or isinstance(X, np.memmap) or not door.on_host(X):
         return None
-    with np.errstate(all="ignore"):  # what leaves the range of float32 is not finite, and then S is needed
-        return _davidson(np.asarray(X), d)
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    # A thread for each share of the rows: threads inside of each small product would wait for each other all the time.
+    blas = ThreadpoolController().select(user_api="blas")
+    threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        return _davidson(np.asarray(X), d, lambda f, x: pool.map(f, _blocks(x, SHARE)))
 
 
-def _davidson(x: np.ndarray, d: int) -> Leading | None:
+Mapped = Callable[[Callable[[np.ndarray], Any], np.ndarray], Any]
+
+
+def _davidson(x: np.ndarray, d: int, mapped: Mapped) -> Leading | None:
     k = d + SPARE
-    b, total, square = _sums(x)
+    b, total, square = _sums(x, mapped)
     if not 1 / SCALE < total < SCALE:
         return None
-    eigenvalues, U, rest = _of_sample(x, b, max(len(b) // LEARNED, 2 * k))
+    eigenvalues, U, rest = _of_sample(x, b, mapped, max(len(b) // LEARNED, 2 * k))
     # Without a gap behind the k directions, the products would not converge.
     if not _sound(eigenvalues[:d], total, square) or not eigenvalues[k] < 0.9 * eigenvalues[d - 1]:
         return None
@@ -70,7 +81,7 @@ def _davidson(x: np.ndarray, d: int) -> Leading | None:
     for remaining in reversed(range(PASSES)):
         new = new.astype("float32")
         V, R = np.linalg.qr(np.hstack([V, new]))
-        SV = np.linalg.solve(R.T, np.hstack([SV, _times_S(x, b, new)]).T).T
+        SV = np.linalg.solve(R.T, np.hstack([SV, _times_S(x, b, mapped, new)]).T).T
         theta, Y = np.linalg.eigh(V.T @ SV)
         theta, Y = theta[: -k - 1 : -1], Y[:, : -k - 1 : -1]
         residual = SV @ Y - (V @ Y) * theta[None]
@@ -93,19 +104,24 @@ def _sound(eigenvalues: np.ndarray, total: float, square: float) -> bool:
     return bool((eigenvalues[0] * square) ** 0.5 <= SOUND * smallest)
 
 
-def _sums(x: np.ndarray) -> tuple[np.ndarray, float, float]:
+def _sums(x: np.ndarray, mapped: Mapped) -> tuple[np.ndarray, float, float]:
     """b, tr S and the mean of |x|², in float64."""
-    total, square, one, space = np.zeros(x.shape[1]), 0.0, np.ones(ROWS), np.empty((ROWS, x.shape[1]))
-    for rows in _blocks(x):
-        block = space[: len(rows)]
-        block[:] = rows
-        total += one[: len(rows)] @ block
-        square += float(np.vdot(block, block))
-    b, mean_square = total / len(x), square / len(x)
+
+    def of_share(share: np.ndarray) -> Any:
+        total, square, one, space = np.zeros(x.shape[1]), 0.0, np.ones(ROWS), np.empty((ROWS, x.shape[1]))
+        for rows in _blocks(share, ROWS):
+            block = space[: len(rows)]
+            block[:] = rows
+            total += one[: len(rows)] @ block
+            square += float(np.vdot(block, block))
+        return total, square
+
+    totals, squares = zip(*mapped(of_share, x), strict=True)
+    b, mean_square = np.sum(totals, axis=0) / len(x), sum(squares) / len(x)
     return b, mean_square - float(b @ b), mean_square
 
 
-def _of_sample(x: np.ndarray, b: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _of_sample(x: np.ndarray, b: np.ndarray, mapped: Mapped, count: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The `count` largest eigenvalues of the covariance of 10 D rows, their eigenvectors, and the others' mean."""
     from scipy.linalg import eigh
 
@@ -113,23 +129,28 @@ def _of_sample(x: np.ndarray, b: np.ndarray, count: int) -> tuple[np.ndarray, np
     # Random rows, since the order of the data may have a period.
     chosen = np.sort(np.random.default_rng(0).integers(0, len(x), 10 * D))
     sample = x[chosen] - b.astype("float32")[None]
-    S = sample.T @ sample / len(sample)
-    if not np.isfinite(S).all():
-        return np.full(count, np.nan), np.zeros((D, count)), np.nan
+    S: Any = sum(mapped(lambda share: share.T @ share, sample)) / np.float32(len(sample))
     eigenvalues, U = eigh(S, subset_by_index=[D - count, D - 1], check_finite=False)
     rest = (float(np.trace(S)) - float(eigenvalues.sum())) / (D - count)
     return eigenvalues[::-1].astype("float64"), U[:, ::-1].astype("float64"), rest
 
 
-def _times_S(x: np.ndarray, b: np.ndarray, Q: np.ndarray) -> np.ndarray:
+def _times_S(x: np.ndarray, b: np.ndarray, mapped: Mapped, Q: np.ndarray) -> np.ndarray:
     """S Q: the products in float32, their sum over the blocks in float64."""
-    SQ, mean, rounded = np.zeros((x.shape[1], Q.shape[1])), (b @ Q).astype("float32"), np.zeros(Q.shape[1])
-    for rows in _blocks(x):
-        y = rows @ Q
-        y -= mean[None]
-        SQ += rows.T @ y
-        rounded += y.sum(axis=0)
-    return (SQ - b[:, None] * rounded[None]) / len(x)
+    mean = (b @ Q).astype("float32")
+
+    def of_share(share: np.ndarray) -> Any:
+        SQ, rounded = np.zeros((x.shape[1], Q.shape[1])), np.zeros(Q.shape[1])
+        for rows in _blocks(share, ROWS):
+            y = rows @ Q
+            y -= mean[None]
+            SQ += rows.T @ y
+            rounded += y.sum(axis=0)
+        return SQ - b[:, None] * rounded[None]
+
+    SQ: Any = sum(mapped(of_share, x))
+    found: np.ndarray = SQ / len(x)
+    return found
 
 
 def _preconditioned(residual: Any, theta: Any, eigenvalues: Any, U: Any, rest: float) -> Any:
@@ -143,5 +164,5 @@ def _preconditioned(residual: Any, theta: Any, eigenvalues: Any, U: Any, rest: f
     return U @ (inside * inverse(eigenvalues[:, None])) + (residual - U @ inside) * inverse(rest)
 
 
-def _blocks(x: np.ndarray) -> Any:
-    return (x[start : start + ROWS] for start in range(0, len(x), ROWS))
+def _blocks(x: np.ndarray, size: int) -> Any:
+    return (x[start : start + size] for start in range(0, len(x), size))
