@@ -1,7 +1,8 @@
 """Maximum likelihood for PPCA, q = 10, on all 60,000 training images of MNIST (digits where there is none).
 
-Ours is `ppca.fit`, which multiplies in float32 and adds in float64 here (`engine.leading`). The peer is scikit-learn's PCA(10) with the solver
-that it chooses itself, on the same float32 and on float64; its W, b and σ are those of p(x|w) in Tipping and Bishop.
+Ours is `ppca.fit`, which here multiplies in float32 and adds in float64 (`engine.leading`). The peer is scikit-learn's
+PCA(10) with the solver that it chooses itself, on the same float32 and on float64; its W, b and σ are those of p(x|w)
+in Tipping and Bishop.
 
 Accuracy: 1/N log p(X|w) of what was found, by one function in float64 for all; a ratio is given where it is ours to
 SLACK nats per datum.
