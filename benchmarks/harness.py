@@ -7,6 +7,9 @@ A row is a module of this folder with
     PYTHON          whose interpreter, where it is not this one
     CONTENDERS      name → function(problem) that returns answer(seed), which is timed
     prepare(folder) makes the problem, once; load(folder) reads it, in each process
+    FLOOR, floor    in words, and as function(problem) that returns answer(seed): operations that no method can do
+                    without, done by NumPy in its own turns; the answer is for how many UNITs they suffice. Left out
+                    where there are no such operations, as in a loop whose number of steps depends on the method
     judged(answer)  the clock has stopped: a dict with "value", so many UNITs, and what `accuracy` asks for, all JSON;
                     "seconds" and "memory" too, where the row has a clock of its own, or the work is another process's
     accuracy(answers) name → what stands in the table, and whether it will do; from everyone's last answer, judged
@@ -35,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "benchmarks"
 ROUNDS = 8  # the first compiles, seven are measured
 PATIENCE = 45.0  # seconds after which a contender gets no further turn
+FLOOR = "floor"  # the name of its process
 PEERS = ("blackjax", "numpyro", "optax", "scikit-learn", "torch")  # whose versions the table names
 
 
@@ -47,6 +51,7 @@ def run(row_name: str, rounds: int = ROUNDS, patience: float = PATIENCE, only: l
     folder.mkdir(parents=True, exist_ok=True)
     row.prepare(folder)
     names = [name for name in row.CONTENDERS if only is None or name in (*only, row.OURS)]
+    names += [FLOOR] if hasattr(row, "floor") else []
     workers = {name: Worker(row_name, name) for name in names}
     try:
         with tqdm(total=rounds * len(names), unit="turn") as bar:
@@ -112,7 +117,9 @@ def serve(row_name: str, name: str) -> None:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     row = row_of(row_name)
-    answer_for = row.CONTENDERS[name](row.load(FOLDER / row_name))
+    contender = row.floor if name == FLOOR else row.CONTENDERS[name]
+    judged = (lambda count: {"value": count}) if name == FLOOR else row.judged
+    answer_for = contender(row.load(FOLDER / row_name))
     answers, sys.stdout = sys.stdout, sys.stderr  # nobody else's words between the lines of JSON
     for line in sys.stdin:
         compiled.clear()
@@ -120,7 +127,7 @@ def serve(row_name: str, name: str) -> None:
         answer = jax.block_until_ready(answer_for(int(line)))
         wall = time.perf_counter() - start
         took = {"wall": wall, "compile": sum(compiled), "seconds": wall - sum(compiled), "memory": peak_memory()}
-        print(json.dumps(took | row.judged(answer)), file=answers, flush=True)
+        print(json.dumps(took | judged(answer)), file=answers, flush=True)
 
 
 def cores() -> int:
@@ -165,11 +172,14 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 def table(row: Any, answers: dict[str, list[dict[str, Any]]]) -> str:
     """What was measured, in Markdown: medians and ranges, and a ratio only where the accuracy is there."""
+    answers = dict(answers)
+    least = answers.pop(FLOOR, [])
     found = row.accuracy({name: given[-1] for name, given in answers.items()})
     ours = answers[row.OURS]
     lines = [
-        f"| {row.TITLE} | seconds | runs | {row.UNIT} per second | cmog_lib / peer | accuracy | compilation | memory |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {row.TITLE} | seconds | runs | {row.UNIT} per second | cmog_lib / peer | times the floor | accuracy"
+        " | compilation | memory |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, given in answers.items():
         said, good = found[name]
@@ -180,10 +190,15 @@ def table(row: Any, answers: dict[str, list[dict[str, Any]]]) -> str:
             str(len(measured(given))),
             spread(rates(given)),
             ratio,
+            spread(ratios(least, given), 2) if least else "",
             said,
             f"{given[0]['compile']:.1f} s",
             f"{given[-1]['memory']:.1f} GB" if given[-1]["memory"] else "",
         ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if least:
+        cells = [f"{FLOOR}: {row.FLOOR}", spread([answer["seconds"] for answer in measured(least)])]
+        cells += [str(len(measured(least))), spread(rates(least)), "", "1", "", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [*lines, "", f"Medians, with ranges in brackets. {machine()}; computed in {getattr(row, 'DTYPE', 'float32')}."]

@@ -22,9 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import vae
+from benchmarks.floors import Products
 from cmog_lib import amortised, bound, posteriors
 
 TITLE, UNIT, OURS = "Importance bound: M = 5000, d = 20", "images", "cmog_lib"
+FLOOR = "the products of the decoder, M for each image, onto what its last layer spans"
 N, M = 500, 5000
 TRAINING = 5000  # steps
 N_TORCH, CHUNK = 80, 1  # images in a turn; images at a time, in PyTorch
@@ -104,6 +106,12 @@ def torch_eager(problem: Problem) -> Callable[[int], Any]:
 
 
 CONTENDERS = {OURS: ours, "PyTorch, no_grad": torch_eager}
+
+
+def floor(_: Problem) -> Callable[[int], int]:
+    """t ↦ A t, and onto the space that the last layer spans, whose dimension is the network's width."""
+    products = Products((M, vae.D_LATENT, vae.WIDTH), (M, vae.WIDTH, vae.WIDTH))
+    return lambda _: products(N_TORCH)
 
 
 # What the bounds are worth.

@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.data import images
+from benchmarks.floors import Products
 from cmog_lib import amortised, decoders, model, quadrature
 
 TITLE, UNIT, OURS = "Exact marginal: 2000 images, 4096 nodes", "images", "cmog_lib"
 DTYPE = "float64"
+FLOOR = "one product of images and nodes, in the space that the last layer spans"
 N, SIDE, HALF_WIDTH = 2000, 64, 4.0
 TRAINING = 3000  # steps
 N_VMAP, N_TORCH, CHUNK = 100, 20, 2  # images in a turn; at a time
@@ -135,6 +137,12 @@ def torch_broadcast(problem: Problem) -> Callable[[int], Summed]:
 
 
 CONTENDERS = {OURS: ours, "JAX, vmap over data": vmapped, "PyTorch, broadcast": torch_broadcast}
+
+
+def floor(problem: Problem) -> Callable[[int], int]:
+    """[N, width] times [width, nodes], in float64."""
+    product = Products((N, problem.w.nn1.layers[-1].weight.shape[1], SIDE**2), dtype="float64")
+    return lambda _: N * product(1)
 
 
 # What the sums are worth.

@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.data import images
+from benchmarks.floors import Products
 from cmog_lib import bound, decoders, mcmc, model
 from cmog_lib.engine.mode import scale_at
 from cmog_lib.optimise import ascend
 
 TITLE, UNIT, OURS = "Monte Carlo EM: 1000 images, d = 3", "iterations", "cmog_lib"
+FLOOR = "the products of the decoder in leapfrogs and updates"
 N, D_LATENT, WIDTH = 1000, 3, 200
 STEPS, LEAPFROGS, UPDATES = 100, 10, 5
 RATE = 1e-3  # Adam's
@@ -124,6 +126,22 @@ def peer(problem: Problem) -> Callable[[int], Ended]:
 
 
 CONTENDERS = {OURS: ours, "BlackJAX and optax": peer}
+
+
+def floor(problem: Problem) -> Callable[[int], int]:
+    """A leapfrog goes forward and back through two layers of WIDTH, the last one onto what it spans; an update forward,
+    to the weights and back through one of WIDTH and one onto the pixels. The layer from t is small beside them."""
+    D = problem.X.shape[1]
+    inner, last, back = (N, WIDTH, WIDTH), (N, WIDTH, D), (N, D, WIDTH)
+    leapfrog, update = [inner] * 4, [inner, last, back, inner, (WIDTH, N, WIDTH), (WIDTH, N, D)]
+    leapfrogs, updates = Products(*leapfrog), Products(*update)
+
+    def answer(_: int) -> int:
+        leapfrogs(LEAPFROGS * STEPS)
+        updates(UPDATES * STEPS)
+        return STEPS
+
+    return answer
 
 
 def judged(ended: Ended) -> dict[str, Any]:

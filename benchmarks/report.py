@@ -1,13 +1,16 @@
-"""Where the tables go: each whole into RESULTS.md, and one line of each peer into the README's table."""
+"""Where the tables go: each whole into RESULTS.md, and one line of each into the README's table."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from benchmarks.harness import FLOOR
+
 ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "benchmarks" / "RESULTS.md", ROOT / "README.md"
-HEAD = ["task", "peer", "speed: cmog_lib / peer", "accuracy: cmog_lib; peer", "memory: cmog_lib; peer"]
+HEAD = ["task", "fastest peer", "cmog_lib is", "time / floor", "memory, if more than the peer's"]
+MORE = 1.1  # times the peer's memory, from which on it is told
 
 
 def write(name: str, table: str) -> None:
@@ -35,18 +38,33 @@ def held(text: str, name: str) -> str:
 
 
 def summary(text: str) -> str:
-    """All of RESULTS.md's tables as one: a line for each peer."""
+    """All of RESULTS.md's tables as one: a line for each, beside the fastest of the peers that are accurate enough."""
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for name in re.findall("<!-- bench ([a-z_]+) -->", text):
         rows = [cells(line) for line in held(text, name).splitlines() if line.startswith("|")]
         if name == "growth" or len(rows) < 4:
             continue
-        head, _, ours, *peers = rows
-        ratio, accuracy, memory = (head.index(column) for column in ("cmog_lib / peer", "accuracy", "memory"))
-        for peer in peers:
-            said, held_at_most = ("; ".join(filter(None, (ours[k], peer[k]))) for k in (accuracy, memory))
-            lines.append(f"| {head[0]} | {peer[0]} | {peer[ratio]} | {said} | {held_at_most} |")
+        head, _, *rows = rows
+        ours, *peers = [dict(zip(head, row, strict=True)) for row in rows if not row[0].startswith(f"{FLOOR}:")]
+        peer = min(peers, key=lambda peer: number(peer["cmog_lib / peer"]) or float("inf"))
+        ratio, times = number(peer["cmog_lib / peer"]), number(ours.get("times the floor", ""))
+        speed = f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.2g}"
+        more = number(ours["memory"]) > MORE * number(peer["memory"]) > 0
+        line = [
+            head[0],
+            peer[head[0]],
+            f"{speed} times as fast" if ratio else "not compared",
+            f"{times:.2g}" if times else "",
+            f"{ours['memory']}; {peer['memory']}" if more else "",
+        ]
+        lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines)
+
+
+def number(cell: str) -> float:
+    """The number that a cell begins with; 0 if there is none."""
+    found = re.match(r"\d+(\.\d+)?", cell)
+    return float(found.group()) if found else 0.0
 
 
 def cells(line: str) -> list[str]:

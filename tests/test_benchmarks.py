@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import data, growth, harness, report  # noqa: E402
+from benchmarks import data, floors, growth, harness, report  # noqa: E402
 from benchmarks.report import placed  # noqa: E402
 
 
@@ -54,6 +54,16 @@ def test_a_row_whose_accuracy_fails_has_no_ratio(monkeypatch):
     assert foot.endswith("Here; computed in float32.")
 
 
+def test_everyone_is_measured_by_the_floor_and_the_floor_is_compared_with_nobody(monkeypatch):
+    monkeypatch.setattr(harness, "machine", lambda: "Here")
+    answers = {"ours": turns(9.0, 1.0), "theirs": turns(9.0, 4.0), harness.FLOOR: turns(9.0, 0.5)}
+    least = types.SimpleNamespace(FLOOR="one product", **vars(row()))
+    head, _, ours, theirs, floor, *_ = map(report.cells, harness.table(least, answers).splitlines())
+    at = head.index("times the floor")
+    assert (ours[at], theirs[at], floor[at]) == ("2", "8", "1") and floor[:2] == ["floor: one product", "0.5"]
+    assert not floor[head.index("cmog_lib / peer")]
+
+
 def test_a_table_takes_the_place_of_the_last_one():
     text = "before\n<!-- bench a -->\nold\n<!-- end a -->\nafter"
     assert placed(text, "a", "new \\1") == "before\n<!-- bench a -->\nnew \\1\n<!-- end a -->\nafter"
@@ -74,11 +84,18 @@ def test_every_row_has_its_place_and_the_readme_says_what_the_results_say():
     assert report.held(readme, "growth") == report.held(results, "growth")
 
 
-def test_the_summary_has_a_line_for_each_peer():
-    table = "| A row | seconds | cmog_lib / peer | accuracy | memory |\n|---|---|---|---|---|\n"
-    table += "| ours | 1 |  | 2 nats | 1 GB |\n| theirs | 2 | 2 (1–3) × | 2.1 nats | 3 GB |"
-    said = report.summary(placed("<!-- bench a -->\n<!-- end a -->", "a", table)).splitlines()
-    assert said[2:] == ["| A row | theirs | 2 (1–3) × | 2 nats; 2.1 nats | 1 GB; 3 GB |"]
+def test_the_summary_names_the_fastest_peer_that_is_accurate():
+    def said(*lines: str) -> list[str]:
+        return report.summary(placed("<!-- bench a -->\n<!-- end a -->", "a", "\n".join(lines))).splitlines()[2:]
+
+    head = ["| A row | cmog_lib / peer | times the floor | memory |", "|---|---|---|---|"]
+    ours, slow = "| ours |  | 1.3 (1.2–1.4) | 3 GB |", "| slow | 200 (1–3) × | 9 (8–9) | 1 GB |"
+    fast, wrong = "| fast | 0.85 (0.7–0.9) × | 2 | 1 GB |", "| wrong | not compared | 1 | 3 GB |"
+    least = "| floor: one product |  | 1 |  |"
+    assert said(*head, ours, slow, fast, wrong, least) == ["| A row | fast | 0.85 times as fast | 1.3 | 3 GB; 1 GB |"]
+    assert said(*head, ours, wrong) == ["| A row | wrong | not compared | 1.3 |  |"]
+    without = ["| A row | cmog_lib / peer | memory |", "|---|---|---|", "| ours |  |  |", "| theirs | 538 (3–9) × |  |"]
+    assert said(*without) == ["| A row | theirs | 538 times as fast |  |  |"]
 
 
 def test_a_slope_is_that_of_the_power():
@@ -97,6 +114,14 @@ def test_a_row_has_what_the_harness_asks_for(name):
     assert row.OURS in row.CONTENDERS and len(row.CONTENDERS) > 1
     assert all(callable(part) for part in (row.prepare, row.load, row.judged, row.accuracy, *row.CONTENDERS.values()))
     assert isinstance(row.TITLE, str) and isinstance(row.UNIT, str)
+    assert hasattr(row, "floor") == hasattr(row, "FLOOR") and harness.FLOOR not in row.CONTENDERS
+
+
+def test_floors_say_how_much_they_did():
+    X = np.random.default_rng(0).normal(size=(50, 4))
+    assert floors.Products((3, 4, 5), (5, 4, 3))(7) == 7 and floors.decomposed(np.stack([X.T @ X] * 5)) == 5
+    assert harness.row_of("ppca").floor((np.zeros((5, 12)), None, np.diag(np.arange(12.0))))(0) == 1
+    assert harness.row_of("spectrum").floor(X)(0) == 3 and harness.row_of("bootstrap").floor(X[:, :3])(0) == 2000
 
 
 def test_data_are_looked_for_where_the_library_looks(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from cmog_lib.engine.leading import leading
 from cmog_lib.ppca import covariance
 
 EPS = float(np.finfo("float64").eps)
@@ -46,6 +47,28 @@ def decomposed(X: Float[Array | np.ndarray, "N D"]) -> Parts:
             R, certain = _root_of_covariance(S, noise)
             eigenvalues, U = _of_root(R if certain else covariance.root(X, b))
         return _ranked(b, eigenvalues, U, jnp.diagonal(S), noise, dtype)
+
+
+def enough(X: Float[Array | np.ndarray, "N D"], d: int) -> Parts:
+    """`decomposed`, or, if that is faster, U_d and Λ with λ_{d+1}, …, λ_D replaced by their mean σ².
+
+    The model of latent dimension d is the same.
+
+    Args:
+        X: [N, D], data.
+        d: the latent dimension.
+
+    Returns:
+        As `decomposed`, with U [D, d] in the second case. Its rank is then D, since σ² is not small.
+    """
+    found = leading(X, d)
+    if found is None:
+        return decomposed(X)
+    D, dtype = X.shape[1], X.dtype
+    discarded = np.full(D - d, (found.total - found.eigenvalues.sum()) / (D - d))
+    eigenvalues = jnp.asarray(np.append(found.eigenvalues, discarded), dtype)
+    U = covariance.fix_signs(jnp.asarray(found.eigenvectors, dtype))
+    return jnp.asarray(found.b, dtype), eigenvalues, U, jnp.asarray(D, "int32"), jnp.ones((), dtype)
 
 
 def rounding(b: Array, variance: Array, N: int, dtype: Any) -> Float[Array, "D"]:

@@ -188,15 +188,14 @@ def fit_all(X: Float[Array | np.ndarray, "N D"]) -> Spectrum:
 
     Source: Slide 4.
     """
-    b, eigenvalues, U, rank, spread = eigen.decomposed(X)
-    if not isinstance(spread, jax.core.Tracer):
-        _check(X, b, eigenvalues[: int(rank)], float(spread))
-    return Spectrum(b, eigenvalues, U, len(X), rank)
+    return _spectrum(X, eigen.decomposed(X))
 
 
 @door("X:X-as-it-is")
 def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
     """max_w p(X|w) in closed form: W = U_d (Λ_d − σ²I)^½, σ² = 1/(D − d) Σ_{j>d} λ_j, b = 1/N Σ_i x_i.
+
+    For many float32 data in memory and a small d, only the d largest eigenvalues are computed (`engine.leading`).
 
     Args:
         X: [N, D], data, as in `fit_all`.
@@ -214,7 +213,15 @@ def fit(X: Float[Array | np.ndarray, "N D"], latent_dim: int) -> Linear:
 
     Source: Slide 4; Tipping and Bishop 1999, equations 7 and 8.
     """
-    return fit_all(X).model(latent_dim)
+    d = count("latent_dim", latent_dim, 1)
+    return _spectrum(X, eigen.enough(X, d)).model(d)
+
+
+def _spectrum(X: Array | np.ndarray, parts: eigen.Parts) -> Spectrum:
+    b, eigenvalues, U, rank, spread = parts
+    if not isinstance(spread, jax.core.Tracer):
+        _check(X, b, eigenvalues[: int(rank)], float(spread))
+    return Spectrum(b, eigenvalues, U, len(X), rank)
 
 
 def _check(X: Array | np.ndarray, b: Array, eigenvalues: Array, spread: float) -> None:
