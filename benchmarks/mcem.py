@@ -24,13 +24,19 @@ import numpy as np
 
 from benchmarks.data import images
 from cmog_lib import bound, decoders, mcmc, model
-from cmog_lib.engine.mode import scale_at
-from cmog_lib.optimise import ascend
 
 TITLE, UNIT, OURS = "Monte Carlo EM: 1000 images, d = 3", "iterations", "cmog_lib"
 N, D_LATENT, WIDTH = 1000, 3, 200
 STEPS, LEAPFROGS, UPDATES = 100, 10, 5
 RATE = 1e-3  # Adam's
+SCHEDULE = {
+    "M": 1,
+    "target": 0.9,
+    "leapfrogs": LEAPFROGS,
+    "max_steps": UPDATES,
+    "learning_rate": RATE,
+    "progress": False,
+}
 SLACK = 0.5  # nats per datum
 DRAWS = 1000  # of importance sampling
 
@@ -66,17 +72,9 @@ def ours(problem: Problem) -> Callable[[int], Ended]:
 
     def answer(seed: int) -> Ended:
         w, X = problem
-        key_mode, *keys = jax.random.split(jax.random.key(seed), STEPS + 1)
-        start: Any = mcmc.laplace(w, X, key=key_mode)
-        for i, key in enumerate(keys):
-            seen, X_seen, _ = decoders.projected(w, X)
-            if i:
-                start = eqx.tree_at(lambda chains: chains.scale, start, scale_at(seen, start.last[0]))
-            options = {"warm_up": 0 if i else 20, "target": 0.9, "leapfrogs": LEAPFROGS}
-            start = mcmc.hmc(seen, X_seen, start, M=1, chains=1, key=key, **options)
-            data = X, start.last[0]
-            w = ascend(mean_log_p, w, data, steps=UPDATES, chunk=UPDATES, learning_rate=RATE, key=key, progress=False).w
-        return Ended(w, X)
+        key_first, key = jax.random.split(jax.random.key(seed))
+        begun = mcmc.fit(w, X, steps=1, warm_up=20, key=key_first, **SCHEDULE)
+        return Ended(mcmc.fit(begun.w, X, begun.q, steps=STEPS - 1, warm_up=0, key=key, **SCHEDULE).w, X)
 
     return answer
 
