@@ -192,5 +192,6 @@ def _in_one(
     found = iterated(rooms, w, X, chains.last, chains.step, key_steps, **how)
     if found is None:
         return None
+    w_new, made = found
     evaluations = chains.step.size * (leapfrogs * (M + warm_up) + 1) + len(X)
-    return found[0], report(Chains(*found[1], evaluations=evaluations))
+    return w_new, report(Chains(*made, evaluations=evaluations))

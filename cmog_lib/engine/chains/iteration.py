@@ -14,8 +14,12 @@ from cmog_lib.engine.optimise.stochastic import all_finite, steps_of_adam
 from cmog_lib.engine.projection import projected_inside
 from cmog_lib.engine.threads import one_blas_thread
 
+Made = tuple[Array, Array, Array, Array, Array]  # what `sweep` returns
 
-def iterated(rooms: Any, w: Any, X: Array, t: Array, step: Array, key: Array, **options: Any) -> Any:
+
+def iterated(
+    rooms: Any, w: Any, X: Array, t: Array, step: Array, key: Array, **options: Any
+) -> tuple[Any, Made] | None:
     """The new decoder and what `sweep` returns; None if something was not finite.
 
     The numbers are those of the functions that it is made of, called one after another, up to rounding. It does not
@@ -32,8 +36,8 @@ def iterated(rooms: Any, w: Any, X: Array, t: Array, step: Array, key: Array, **
     """
     with one_blas_thread():
         moved, made, good = _iterated(rooms, w, X, t, step, key, **options)
-        good = bool(good)
-    return (given_back(eqx.combine(parameters_of(w)[1], moved)), made) if good else None
+        finite = bool(good)
+    return (given_back(eqx.combine(parameters_of(w)[1], moved)), made) if finite else None
 
 
 @eqx.filter_jit
@@ -51,7 +55,7 @@ def _iterated(
     leapfrogs: int,
     updates: int,
     learning_rate: Array,
-) -> tuple[Any, tuple[Array, ...], Bool[Array, ""]]:
+) -> tuple[Any, Made, Bool[Array, ""]]:
     step_of, states_at, objective = rooms
     seen, X_seen = projected_inside(w, X)
     states, scale = states_at(seen, X_seen, t), scale_at(seen, t[0])
