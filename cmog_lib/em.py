@@ -21,8 +21,8 @@ from cmog_lib.engine.door import decoded, described, door, warn
 from cmog_lib.engine.optimise.faults import with_facts
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.engine.sigma import log_sigma, units
-from cmog_lib.model import LOG_2PI
-from cmog_lib.optimise import NotFinite, maximise
+from cmog_lib.model import LOG_2PI, log_p_x_given_t
+from cmog_lib.optimise import NotFinite, ascend, maximise
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, posterior
 
@@ -78,8 +78,15 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
     return highest(w, summary(X, q), max_steps)[0]
 
 
-@door("w X:X-of-a-regression T:[M,N,d] max_steps")
-def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+@door("w X:X-of-a-regression T:[M,N,d] max_steps learning_rate:positive-or-none")
+def m_step_on_draws(
+    w: Decoder,
+    T: Float[Array, "M N d"],
+    X: Float[Array, "N D"],
+    *,
+    max_steps: int = 20,
+    learning_rate: float | None = None,
+) -> Any:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
     Args:
@@ -87,6 +94,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
         T: [M, N, d], M draws of every datum's latent.
         X: [N, D], data.
         max_steps: as in `m_step`.
+        learning_rate: of Adam, which then takes max_steps steps in place of L-BFGS; None for L-BFGS.
 
     Returns:
         The new decoder.
@@ -97,11 +105,21 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
 
     Source: Slide 15.
     """
+    if learning_rate is not None and not is_linear(w):
+        options: Any = {"key": jax.random.key(0), "chunk": max_steps, "progress": False}
+        return ascend(log_p_of_draws, w, (X, T), steps=max_steps, learning_rate=learning_rate, **options).w
     M, N, d = T.shape
     # Each draw is a node that belongs to one datum.
     x = jnp.broadcast_to(X[None], (M, *X.shape)).reshape(M * N, -1)
     of_draws = Summary(T.reshape(M * N, d), jnp.full(M * N, 1 / (M * N), X.dtype), x, jnp.zeros_like(x))
     return highest(w, of_draws, max_steps)[0]
+
+
+def log_p_of_draws(w: Any, data: tuple[Array, Array], _: Any = None) -> Float[Array, ""]:
+    """1/(MN) Σ_s log p(X|T_s,w), nats per datum; data: X [N, D] and T [M, N, d]."""
+    X, T = data
+    x = jnp.broadcast_to(X[None], (len(T), *X.shape)).reshape(-1, X.shape[1])
+    return jax.vmap(log_p_x_given_t, in_axes=(None, 0, 0))(w, x, T.reshape(len(x), -1)).mean()
 
 
 @door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")

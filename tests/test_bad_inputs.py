@@ -422,20 +422,21 @@ ROWS = {
     "em.em_step": "w X nodes max_steps:n",
     "em.fit": "w X nodes steps:n max_steps:n",
     "em.m_step": "w q:posteriors X max_steps:n",
-    "em.m_step_on_draws": "w T:T-of-draws X max_steps:n",
+    "em.m_step_on_draws": "w T:T-of-draws X max_steps:n learning_rate:step",
     "em.mean_bound": "w q:posteriors X nodes",
     "likelihood.fit": "w X steps:n key n:cells half_width:positive batch_size:n learning_rate:positive optimiser "
     "chunk:n checkpoint",
     "likelihood.shifted_grid": "latent_dim:d-on-a-grid n:n-on-a-grid half_width:positive key",
     "mcmc.Chains.posterior": "i:index",
     "mcmc.effective_sample_size": "t:chains-of-numbers",
-    "mcmc.fit": "w X chains:chains-or-none steps:n M:n key warm_up:from-zero max_steps:n audit:nodes-or-none "
-    "checkpoint",
+    "mcmc.fit": "w X chains:chains-or-none steps:n M:n key warm_up:from-zero target:share leapfrogs:n max_steps:n "
+    "learning_rate:step audit:nodes-or-none checkpoint",
     "mcmc.hmc": "w X start M:n key chains:n warm_up:from-zero step target:share leapfrogs:n",
     "mcmc.hmc_step": "w x state step:any-step scale leapfrogs:n key",
     "mcmc.laplace": "w X key starts:n steps:n",
     "mcmc.leapfrog": "w x state momentum:t step:any-step scale leapfrogs:n",
-    "mcmc.mc_em_step": "w X chains:chains-or-none M:n key warm_up:from-zero max_steps:n",
+    "mcmc.mc_em_step": "w X chains:chains-or-none M:n key warm_up:from-zero target:share leapfrogs:n max_steps:n "
+    "learning_rate:step",
     "mcmc.metropolis": "w X start M:n key chains:n warm_up:from-zero step target:share",
     "mcmc.metropolis_step": "w x state step:any-step scale key",
     "mcmc.numpyro_model": "w x",

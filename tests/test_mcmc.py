@@ -446,6 +446,69 @@ def test_an_interrupted_run_returns_what_it_has(monkeypatch):
     assert run.interrupted and len(run.path) == 3 and len(run.log_p_x) == 3 and run.q is not None
 
 
+def by_adam(**options):
+    """Arguments of Monte Carlo EM with a network, whose M-steps are four steps of Adam."""
+    X = datasets.curve(60, key=KEY).X
+    w = decoders.start_at(network(X.dtype), X)
+    return (w, X), {"M": 3, "warm_up": 2, "leapfrogs": 3, "max_steps": 4, "learning_rate": 1e-2} | options
+
+
+def test_an_iteration_that_is_compiled_as_one_is_the_steps_one_after_another(dtype, monkeypatch):
+    (w, X), options = by_adam()
+    w_new, chains = mcmc.mc_em_step(w, X, key=KEY, **options)
+    one, two = jax.random.split(KEY)
+    apart = mcmc.mc_em_step(*(w_new, X, chains), key=one, **options)
+    apart = mcmc.mc_em_step(apart[0], X, apart[1], key=two, **options)
+    monkeypatch.setattr(mcmc.em, "mc_em_step", None)
+    run = mcmc.fit(w_new, X, chains, steps=2, key=KEY, progress=False, **options)
+    # A step of Adam has the length of the learning rate, 0.01: rounding changes it by a small part, a decision of a
+    # chain that fell the other way would change it by more.
+    close = 1e-3 if dtype == "float32" else 1e-8
+    for one, other in zip(jax.tree.leaves((run.w, run.q)), jax.tree.leaves(apart), strict=True):
+        assert jnp.abs(one - other).max() < close
+    assert run.evaluations[-1] == 2 * apart[1].evaluations
+
+
+def test_a_step_of_adam_climbs_the_same_hill_as_the_m_step(dtype):
+    (w, X), _ = by_adam()
+    T = jax.random.normal(KEY, (3, 60, 1))
+    before, best, after = (
+        float(em.log_p_of_draws(w, (X, T)))
+        for w in (
+            w,
+            em.m_step_on_draws(w, T, X, max_steps=400),
+            em.m_step_on_draws(w, T, X, max_steps=50, learning_rate=1e-2),
+        )
+    )
+    assert before + 0.2 * (best - before) < after < best + 1e-6
+
+
+def test_what_is_not_finite_in_an_iteration_that_is_compiled_as_one_is_named():
+    (w, X), options = by_adam(key=KEY)
+    w, chains = mcmc.mc_em_step(w, X, **options)
+    with pytest.raises(em.NotFinite, match=r"the learning rate \(1e\+30\) is too large"):
+        mcmc.fit(w, X, chains, steps=1, progress=False, **options | {"learning_rate": 1e30})
+    lost = eqx.tree_at(lambda chains: chains.t, chains, chains.t.at[0, -1, 4].set(jnp.inf))
+    with pytest.raises(ValueError, match=r"chains\.last must be finite"):
+        mcmc.fit(w, X, lost, steps=1, progress=False, **options)
+
+
+def test_monte_carlo_em_by_adam_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
+    (w, X), options = by_adam(key=KEY, steps=4, progress=False)
+    whole, calls = mcmc.fit(w, X, **options), []
+
+    def look():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmog_lib.engine.alternation.look", look)
+    part, rest = (mcmc.fit(w, X, checkpoint=tmp_path / "run.npz", **options) for _ in range(2))
+    assert part.interrupted and len(part.path) == 3 and eqx.tree_equal(part.w, whole.path[2])
+    assert not rest.interrupted and eqx.tree_equal(rest.path, whole.path) and eqx.tree_equal(rest.q, whole.q)
+    assert np.array_equal(rest.log_p_x, whole.log_p_x)
+
+
 # What is refused, and what is said.
 
 

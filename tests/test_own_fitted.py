@@ -94,6 +94,9 @@ FITS = {
     "mcmc.fit": lambda w, X: (
         mcmc.fit(w, X, steps=1, M=2, warm_up=1, max_steps=2, audit=quadrature.grid(d, 8), **QUIET).w
     ),
+    "mcmc.fit by Adam": lambda w, X: (
+        mcmc.fit(w, X, steps=2, M=2, warm_up=1, max_steps=2, learning_rate=0.1, audit=quadrature.grid(d, 8), **QUIET).w
+    ),
     "variational.fit": lambda w, X: (
         variational.fit(w, X, steps=1, e_steps=1, m_steps=2, audit=quadrature.grid(d, 8), **QUIET).w
     ),

@@ -15,6 +15,7 @@ from cmog_lib.decoders.layers import Dense
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.decoders.networks import MLP, Zero
 from cmog_lib.engine.door import door
+from cmog_lib.engine.threads import one_blas_thread
 
 
 class Projected(eqx.Module):
@@ -50,20 +51,34 @@ def projected(w: Decoder, X: Float[Array, "N D"]) -> tuple[Any, Float[Array, "N 
     Raises ValueError for data that are not finite or not the decoder's.
     """
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(w))
-    if known and is_linear(w) and w.data_dim > w.latent_dim:
-        return _onto(w.W, w.b, w.sigma, X, (), w.latent_dim)
-    if known and type(w) is MLP and type(w.nn1) is Dense and type(w.nn2) is Zero:
+    if not known or (parts := _parts(w)) is None:
+        return w, X, jnp.zeros(len(X), X.dtype)
+    with one_blas_thread():
+        return jax.block_until_ready(_onto(*parts, X))
+
+
+def projected_inside(w: Any, X: Array) -> tuple[Any, Array]:
+    """The decoder and the data of `projected`, inside a compiled function that does not differentiate them."""
+    parts = _parts(w)
+    return (w, X) if parts is None else _onto(*parts, X)[:2]
+
+
+def _parts(w: Any) -> tuple[Array, Array, Array, tuple[tuple[Array, Array], ...], int] | None:
+    """W, b and σ of the last layer, A_l and a_l of those before it, and d; None where the projection does not apply."""
+    if is_linear(w) and w.data_dim > w.latent_dim:
+        return w.W, w.b, w.sigma, (), w.latent_dim
+    if type(w) is MLP and type(w.nn1) is Dense and type(w.nn2) is Zero:
         dense: Any = w.nn1  # whose layers all have a bias
         *layers, last = dense.layers
         if w.data_dim > last.weight.shape[1]:
             _, sigma = w(jnp.zeros(w.latent_dim, last.weight.dtype))  # the same at every t
             hidden = tuple((layer.weight, layer.bias) for layer in layers)
-            return _onto(last.weight, w.b + last.bias, sigma, X, hidden, w.latent_dim)
-    return w, X, jnp.zeros(len(X), X.dtype)
+            return last.weight, w.b + last.bias, sigma, hidden, w.latent_dim
+    return None
 
 
 @eqx.filter_jit
-def _onto(W: Array, b: Array, sigma: Array, X: Array, hidden: Any, latent_dim: int) -> tuple[Projected, Array, Array]:
+def _onto(W: Array, b: Array, sigma: Array, hidden: Any, latent_dim: int, X: Array) -> tuple[Projected, Array, Array]:
     Q, R = jnp.linalg.qr(W / sigma[:, None])
     D, k = Q.shape
     X = (X - b[None]) / sigma[None]

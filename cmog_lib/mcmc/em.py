@@ -12,13 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder, projected
-from cmog_lib.em import m_step_on_draws
+from cmog_lib.decoders.linear import is_linear
+from cmog_lib.em import log_p_of_draws, m_step_on_draws
 from cmog_lib.engine import mode
 from cmog_lib.engine.alternation import AUDIT, Kept, Run, alternate, mean_log_p_x
+from cmog_lib.engine.chains.iteration import iterated
 from cmog_lib.engine.door import array, door, kind
 from cmog_lib.engine.optimise.interrupts import interruptible
-from cmog_lib.mcmc.chains import Chains
+from cmog_lib.mcmc.chains import Chains, report
 from cmog_lib.mcmc.samplers import hmc
+from cmog_lib.mcmc.start import acceptance, states_at
+from cmog_lib.mcmc.steps import hmc_step
 from cmog_lib.quadrature import Nodes, grid
 
 
@@ -30,7 +34,10 @@ def _earlier(name: str, value: Any, given: dict[str, Any]) -> Chains | None:
     return chains
 
 
-@door("w X:X-of-a-regression M warm_up:from-zero max_steps key", chains=_earlier)
+OPTIONS = "M warm_up:from-zero leapfrogs max_steps learning_rate:positive-or-none"
+
+
+@door(f"w X:X-of-a-regression {OPTIONS} key", chains=_earlier, target=acceptance)
 def mc_em_step(
     w: Decoder,
     X: Float[Array, "N D"],
@@ -39,7 +46,10 @@ def mc_em_step(
     M: int,
     key: Key[Array, ""],
     warm_up: int = 10,
+    target: float = 0.8,
+    leapfrogs: int = 2,
     max_steps: int = 20,
+    learning_rate: float | None = None,
 ) -> tuple[Any, Chains]:
     """w_new = argmax_w' 1/M Σ_s log p(X,T_s|w'), T_s ~ p(T|X,w): one E-step by Hamiltonian chains, and one M-step.
 
@@ -53,7 +63,11 @@ def mc_em_step(
         M: number of draws for each datum.
         key: random key.
         warm_up: number of earlier draws, which adapt the step size, with 20 or more also the scale, and are discarded.
+        target: the acceptance to which the step size is adapted, between 0 and 1.
+        leapfrogs: number of leapfrog steps of a trajectory.
         max_steps: number of steps of the M-step, at most.
+        learning_rate: of Adam, which then takes max_steps steps in place of L-BFGS: a generalised EM, whose iterations
+            cost much less. It begins anew in each M-step. None for L-BFGS; Linear needs neither.
 
     Returns:
         The new decoder and the `Chains`.
@@ -75,12 +89,14 @@ def mc_em_step(
         # w has changed, and with it the width of the posteriors: the chains keep their place but get a new scale. A
         # scale that depends on the chain's place is exact only in the long run; within one E-step it is constant.
         start, spent = eqx.tree_at(lambda chains: chains.scale, chains, mode.scale_at(seen, chains.last[0])), len(X)
-    chains = hmc(seen, X_seen, start, M=M, warm_up=warm_up, key=key_chains, chains=1)
+    options: Any = {"M": M, "warm_up": warm_up, "target": target, "leapfrogs": leapfrogs}
+    chains = hmc(seen, X_seen, start, key=key_chains, chains=1, **options)
     chains = dataclasses.replace(chains, evaluations=chains.evaluations + spent)
-    return m_step_on_draws(w, chains.t.reshape(-1, *chains.t.shape[2:]), X, max_steps=max_steps), chains
+    T = chains.t.reshape(-1, *chains.t.shape[2:])
+    return m_step_on_draws(w, T, X, max_steps=max_steps, learning_rate=learning_rate), chains
 
 
-@door("w:decoder X:X-of-a-regression M warm_up:from-zero max_steps steps key audit", chains=_earlier)
+@door(f"w:decoder X:X-of-a-regression {OPTIONS} steps key audit", chains=_earlier, target=acceptance)
 @interruptible
 def fit(
     w: Decoder,
@@ -92,7 +108,10 @@ def fit(
     key: Key[Array, ""],
     keep: bool = True,
     warm_up: int = 10,
+    target: float = 0.8,
+    leapfrogs: int = 2,
     max_steps: int = 20,
+    learning_rate: float | None = None,
     audit: Nodes | None = None,
     progress: bool = True,
     checkpoint: str | Path | None = None,
@@ -111,7 +130,10 @@ def fit(
         keep: True continues the chains of the last E-step; False starts new ones at every iteration.
         warm_up: number of earlier draws in each E-step, which adapt the step size, with 20 or more also the scale, and
             are discarded.
+        target: the acceptance to which the step size is adapted, between 0 and 1.
+        leapfrogs: number of leapfrog steps of a trajectory.
         max_steps: number of steps of each M-step, at most.
+        learning_rate: of Adam in place of L-BFGS; see `mc_em_step`.
         audit: the nodes for log p(X|w) (default: a grid on [-6, 6]^d for d ≤ 2, none for larger d).
         progress: show the progress bar.
         checkpoint: a file that is written after every iteration and holds all decoders of `path`. If it exists, the
@@ -126,12 +148,17 @@ def fit(
     Warns:
         RuntimeWarning: as `mc_em_step` does.
     """
-    options: Any = {"M": M, "warm_up": warm_up, "max_steps": max_steps}
+    options: Any = {"M": M, "warm_up": warm_up, "target": target, "leapfrogs": leapfrogs}
+    options |= {"max_steps": max_steps, "learning_rate": learning_rate}
     keys, d = jax.random.split(key, steps), w.latent_dim
     nodes = grid(d, AUDIT[d]) if audit is None and d in AUDIT else audit
 
     def iteration(k: int, w: Any, chains: Chains | None) -> tuple[Any, Chains, tuple[float, ...], int]:
-        w_new, chains = mc_em_step(w, X, chains if keep else None, key=keys[k], **options)
+        found, chains = None, chains if keep else None
+        if chains is not None and learning_rate is not None and not is_linear(w):
+            found = _in_one(w, X, chains, key=keys[k], **options)
+        # Something was not finite, or is not compiled as one: step by step, each of which says what it finds.
+        w_new, chains = found or mc_em_step(w, X, chains, key=keys[k], **options)
         return w_new, chains, (), chains.evaluations
 
     file = None
@@ -142,3 +169,29 @@ def fit(
         file = Kept(checkpoint, w, blank, X, key, chains, nodes, (keep, steps, *options.values()))
     value = mean_log_p_x(X, nodes)
     return alternate(iteration, w, chains, steps=steps, value=value, unit="MC-EM step", progress=progress, file=file)
+
+
+def _in_one(
+    w: Any,
+    X: Array,
+    chains: Chains,
+    *,
+    M: int,
+    key: Array,
+    warm_up: int,
+    target: float,
+    leapfrogs: int,
+    max_steps: int,
+    learning_rate: float,
+) -> tuple[Any, Chains] | None:
+    """`mc_em_step` from earlier chains and with Adam, as one compiled function; None if something is not finite."""
+    how: Any = {"M": M, "warm_up": warm_up, "leapfrogs": leapfrogs, "updates": max_steps}
+    how |= {"target": jnp.asarray(target, X.dtype), "learning_rate": jnp.asarray(learning_rate, float)}
+    rooms, (_, key_chains) = (hmc_step, states_at, log_p_of_draws), jax.random.split(key)
+    key_steps, _ = jax.random.split(key_chains)  # as `hmc` does
+    found = iterated(rooms, w, X, chains.last, chains.step, key_steps, **how)
+    if found is None:
+        return None
+    w_new, made = found
+    evaluations = chains.step.size * (leapfrogs * (M + warm_up) + 1) + len(X)
+    return w_new, report(Chains(*made, evaluations=evaluations))

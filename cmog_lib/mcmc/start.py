@@ -51,7 +51,7 @@ def begin(
     w, X, _ = projected(w, X)
     key, key_start = jax.random.split(key)
     t, scale, step = _places(start, w, X, chains, key_start)
-    states = _states_at(w, X, t)
+    states = states_at(w, X, t)
     for what, values in {"log p(x,t|w)": states.log_p, "∇log p(x,t|w)": states.gradient if slopes else None}.items():
         if values is None or bool(jnp.isfinite(values).all()):
             continue
@@ -66,7 +66,8 @@ def begin(
 
 
 @eqx.filter_jit
-def _states_at(w: Any, X: Array, t: Array) -> State:
+def states_at(w: Any, X: Float[Array, "N D"], t: Float[Array, "C N d"]) -> State:
+    """`state_at` for every chain of every datum."""
     over_data = jax.vmap(state_at, in_axes=(None, 0, 0))
     return jax.vmap(over_data, in_axes=(None, None, 0))(w, X, t)
 

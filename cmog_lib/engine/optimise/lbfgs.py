@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +24,7 @@ from cmog_lib.engine.optimise.faults import (
     parameters_of,
     scalar,
 )
+from cmog_lib.engine.threads import one_blas_thread
 
 
 class Optimum(eqx.Module):
@@ -112,7 +112,7 @@ def maximise(
         bounds = None if lower is None else [(low, None) for low in np.broadcast_to(bound, start.shape)]
         # SciPy's own algebra is on a few dozen numbers, where several threads cost ten times what they gain.
         with (
-            _threads().limit(limits=1, user_api="blas"),
+            one_blas_thread(),
             tqdm(total=max_steps, disable=not progress, unit="step", leave=False) as bar,
         ):
 
@@ -142,10 +142,3 @@ def _value_and_gradient(objective, flat, template, rest, args):
     # The way back from the flat vector is built in here: handed in, it would be new at every call and compile anew.
     unravel = ravel_pytree(template)[1]
     return jax.value_and_grad(lambda flat: scalar(objective(eqx.combine(unravel(flat), rest), *args)))(flat)
-
-
-@lru_cache(maxsize=1)
-def _threads() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    return ThreadpoolController()

@@ -138,9 +138,6 @@ def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps
     watched: stop where something is not, with the last good state; to look at every number costs a fifth of a step.
     """
 
-    def finite(tree: PyTree) -> Bool[Array, ""]:
-        return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
     def step(carry, index):
         parameters, state, _ = carry
         value, gradient = jax.value_and_grad(_objective_at(objective, rest, data, key, index))(parameters)
@@ -149,7 +146,8 @@ def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps
         moved = jax.tree.map(lambda old, update: old + update.astype(old.dtype), parameters, updates)
         if not watched:
             return (moved, state_new, carry[2]), value
-        causes = jnp.stack([~jnp.isfinite(value), ~finite(gradient), ~finite(moved)])  # as they are numbered in faults
+        # As they are numbered in faults.
+        causes = jnp.stack([~jnp.isfinite(value), ~all_finite(gradient), ~all_finite(moved)])
         good = ~causes.any()
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), (moved, state_new), (parameters, state))
         return (*kept, jnp.where(good, -1, jnp.argmax(causes))), jnp.where(good, value, 0)
@@ -163,4 +161,25 @@ def _chunk(objective, optimiser, watched, carry, rest, data, key, indices, steps
 
     last, (values, taken) = jax.lax.scan(guarded, carry, indices)
     # What was not finite at one step is not at the next: Adam's averages keep it.
-    return last, values, taken.sum(), finite(last[0]) & finite(values)
+    return last, values, taken.sum(), all_finite((last[0], values))
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every number is finite."""
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def steps_of_adam(
+    objective: Callable[..., Any], w: PyTree, data: PyTree, *, steps: int, learning_rate: Array
+) -> tuple[PyTree, Bool[Array, ""]]:
+    """`ascend(objective, w, data, steps=steps, learning_rate=learning_rate, …)` inside a compiled function.
+
+    Returns the floating-point arrays of w, moved, and whether they and all values are finite.
+    """
+    parameters, rest = parameters_of(w)
+    state = _adam().init(parameters)
+    state.hyperparams["learning_rate"] = learning_rate
+    begun, indices = (parameters, state, jnp.asarray(-1)), jnp.arange(steps)
+    key = jax.random.key(0)  # of an objective without any draws
+    (moved, *_), _, _, good = _chunk(objective, _adam(), False, begun, rest, data, key, indices, jnp.asarray(steps))
+    return moved, good
