@@ -17,18 +17,16 @@ from jaxtyping import Array, Float
 from cmog_lib.decoders import Decoder, Linear, as_module
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.engine.alternation import Run, alternate, mean_log_p_x
-from cmog_lib.engine.door import decoded, described, door, warn
-from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.coarse import warn_if_few_nodes
+from cmog_lib.engine.door import door
+from cmog_lib.engine.optimise.decoder import maximise_decoder
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI
-from cmog_lib.optimise import NotFinite, maximise
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, posterior
 
 __all__ = ["Run", "e_step", "em_step", "fit", "m_step", "m_step_on_draws", "mean_bound"]
-
-CHECKED = 4096  # latents at which w must be finite before an M-step begins
 
 
 @door("w X nodes:nodes-of-a-table")
@@ -163,13 +161,7 @@ def fit(
 
     value = mean_log_p_x(X, nodes)
     run = alternate(iteration, w, None, steps=steps, value=value, unit="EM step", progress=progress)
-    few = float(jnp.median(1 / jnp.sum(e_step(as_module(run.w), X, nodes).weight ** 2, axis=1)))
-    if not few >= 2:
-        warn(
-            f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
-            " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
-            " quadrature.exact tells what w is worth",
-        )
+    warn_if_few_nodes(e_step(as_module(run.w), X, nodes).weight)
     return run
 
 
@@ -201,12 +193,8 @@ def highest(w: Any, summary: Summary, max_steps: int) -> tuple[Any, int]:
     """
     if is_linear(w):
         return regression(w, summary), 0
-    decoded(w, summary.t[:CHECKED])
-    try:
-        found = maximise(expected_log_p, w, summary, max_steps=max_steps)
-        return found.w, found.evaluations
-    except NotFinite as error:
-        raise with_facts(error, described(error.ascent.w, summary.t, summary.mean)) from error
+    found = maximise_decoder(expected_log_p, w, summary, summary.t, summary.mean, max_steps)
+    return found.w, found.evaluations
 
 
 class Summary(eqx.Module):

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import bound, quadrature
-from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
 from cmog_lib.decoders import Decoder
 from cmog_lib.engine.door import door
@@ -51,7 +50,7 @@ class Ladder(eqx.Module):
         return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
-@door("w key X starts n:from-two half_width:positive", encoder=encoders.fitting)
+@door("w encoder key X starts n:from-two half_width:positive")
 def gap_ladder(
     w: Decoder,
     encoder: Encoder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -15,10 +14,9 @@ from cmog_lib.decoders.linear import is_linear
 from cmog_lib.em import m_step_on_draws
 from cmog_lib.engine.alternation import AUDIT, Run, alternate, mean, mean_log_p_x
 from cmog_lib.engine.door import described, door
-from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.optimise.batches import ascend_on_batches
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
-from cmog_lib.optimise import NotFinite, ascend
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.quadrature import Nodes, grid
 from cmog_lib.variational.gaussian import fit_q
@@ -148,27 +146,29 @@ def _m_step(w: Any, X: Array, q: Any, m_steps: int, M: int, rate: float, key: Ar
     """Climbs on new draws at every step: on digits, it beat L-BFGS on fixed draws at a third of the cost."""
     if is_linear(w):
         return m_step_on_draws(w, q.sample(M=16 * M, key=key), X), 0
-    data = _Data(X, q, M)
-    try:
-        found = ascend(expected_log_p, w, data, steps=m_steps, key=key, learning_rate=rate, progress=False)
-    except NotFinite as error:
-        T = q.sample(M=M, key=jax.random.fold_in(key, error.step))
-        seen = described(error.ascent.w, T.reshape(-1, w.latent_dim), X)
-        raise with_facts(error, f"in the M-step {seen}") from error
+
+    def facts(w: Any, X: Array, key: Array) -> str:
+        return f"in the M-step {described(w, q.sample(M=M, key=key).reshape(-1, w.latent_dim), X)}"
+
+    options: Any = {"steps": m_steps, "learning_rate": rate, "progress": False}
+    found = ascend_on_batches(expected_log_p, w, X, (q, M), batch_size=len(X), key=key, facts=facts, **options)
     if found.interrupted:
         raise KeyboardInterrupt
     return found.w, m_steps * M * len(X)
 
 
-class _Data(eqx.Module):
-    """What a step of the M-step needs besides w."""
+def expected_log_p(w: Any, X: Float[Array, "N D"], draws: tuple[Any, int], key: Key[Array, ""]) -> Float[Array, ""]:
+    """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that depends on w, by draws.
 
-    X: Float[Array, "N D"]
-    q: Any
-    M: int = eqx.field(static=True)
+    Args:
+        w: decoder.
+        X: [N, D], data.
+        draws: q, with m [N, d], and M.
+        key: of the draws.
 
-
-def expected_log_p(w: Any, data: _Data, key: Key[Array, ""]) -> Float[Array, ""]:
-    """1/N Σ_i 1/M Σ_s log p(x_i|t_is,w), t_is ~ q_i: the part of the bound that depends on w, by draws."""
+    Returns:
+        A scalar, nats per datum.
+    """
+    q, M = draws
     log_p = jax.vmap(jax.vmap(log_p_x_given_t, (None, 0, 0)), (None, None, 0))
-    return jnp.mean(log_p(w, data.X, data.q.sample(M=data.M, key=key)))
+    return jnp.mean(log_p(w, X, q.sample(M=M, key=key)))

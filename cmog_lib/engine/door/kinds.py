@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cmog_lib.decoders.contract import as_module
 from cmog_lib.decoders.linear import is_linear, only_linear
-from cmog_lib.engine import table
+from cmog_lib.engine import encoders, table
 from cmog_lib.engine.door import arrays, decoders, numbers
 from cmog_lib.engine.door.entry import Kind
 from cmog_lib.engine.sigma import refuse_constant
@@ -65,8 +65,8 @@ def named(kind: str) -> Kind:
 
 def _sizes(given: Given) -> Given:
     sizes = {"d": given["w"].latent_dim, "D": given["w"].data_dim} if "w" in given else {}
-    if "self" in given:
-        sizes = {"D": given["self"].data_dim}
+    if "self" in given or ("encoder" in given and not sizes):
+        sizes = {"D": given["self" if "self" in given else "encoder"].data_dim}
     elif "q" in given and not sizes:
         sizes = {"d": given["q"].mean.shape[-1]}
     return sizes | ({"N": len(given["X"])} if "X" in given else {})
@@ -164,10 +164,11 @@ def _weights(name: str, q: Any, given: Given) -> Any:
     return q
 
 
-COUNTS = "n M steps max_steps starts sweeps chunk draws leapfrogs e_steps m_steps batch_size latent_dim max_cells"
+COUNTS = "n M steps max_steps starts sweeps chunk draws leapfrogs e_steps m_steps batch_size latent_dim"
 KINDS: dict[str, Kind] = {
     "w": lambda name, w, given: as_module(w),  # as compiled functions take it
     "decoder": lambda name, w, given: decoders.decoder(w),  # as it is, of whatever class
+    "encoder": lambda name, encoder, given: encoders.checked(encoder, given.get("w")),
     "linear": lambda name, w, given: only_linear(w, "whose p(x|w) is closed form"),
     "linear-in-range": _linear_in_range,
     "x": shaped("D"),
@@ -194,7 +195,6 @@ KINDS: dict[str, Kind] = {
     "drawn": of(Gaussian, FullGaussian, advice="from which to draw"),
     "drawn-for-each": of(Gaussian, FullGaussian, advice="from which to draw", each=True),
     "factorised": of(Gaussian),
-    "factorised-for-each": of(Gaussian, each=True),
     "factorised-of-any": lambda name, q, given: numbers.kind(name, q, Gaussian),
     "posterior": of(Gaussian, FullGaussian, Weighted),
     "weights": _weights,

@@ -91,7 +91,7 @@ def _not_finite(tree: PyTree) -> str:
 def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
     """The floating-point arrays of w, which are moved, in the session's precision; and the rest, which is not moved.
 
-    A node with an attribute `unmovable` (`decoders.contract.Constants`) holds still. Raises ValueError where it names
+    A node with an attribute `unmovable` (`modules.Constants`) holds still. Raises ValueError where it names
     arrays that should move, and where there is nothing to move.
     """
 
@@ -118,7 +118,7 @@ def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
 
 
 def given_back(w: PyTree) -> PyTree:
-    """w, with objects of the reader's own classes in the place of each `decoders.contract.Plain` that stands for one.
+    """w, with objects of the reader's own classes in the place of each `modules.Plain` that stands for one.
 
     What comes out of a compiled function has the structure of the w for which that was compiled, which may be another
     object that is equal: so `eqx.combine(rest, moved)`, which takes the structure of its first argument.
