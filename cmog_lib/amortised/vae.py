@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.engine import draws
 from cmog_lib.engine.door import door
 from cmog_lib.engine.encoders import described
 from cmog_lib.engine.modules import Held
@@ -66,8 +67,8 @@ def lower_bound(
     Source: Kingma and Welling 2014, equation 7.
     """
     q = encoder(x)
-    T = q.sample(M=M, key=key)
-    return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
+    log_p = draws.mean(lambda t: log_p_x_given_t(w, x, t), q.sample(M=M, key=key))
+    return log_p - kl_to_prior(q).sum()
 
 
 @door("w encoder X M key learning_rate:number")
