@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder, Linear, as_module
+from cmog_lib.decoders.contract import W
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.engine.alternation import Run, alternate, mean_log_p_x
 from cmog_lib.engine.coarse import warn_if_few_nodes
@@ -51,7 +52,7 @@ def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 
 
 @door("w X:X-of-a-regression q:weights max_steps")
-def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+def m_step(w: W, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> W:
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and L-BFGS from w for every other decoder.
 
     The σ of a Linear decoder is at least √ε of its data's standard deviation, as in `ppca.em_step`.
@@ -77,7 +78,7 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
 
 
 @door("w X:X-of-a-regression T:[M,N,d] max_steps")
-def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+def m_step_on_draws(w: W, T: Float[Array, "M N d"], X: Float[Array, "N D"], *, max_steps: int = 20) -> W:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
     Args:
@@ -103,7 +104,7 @@ def m_step_on_draws(w: Decoder, T: Float[Array, "M N d"], X: Float[Array, "N D"]
 
 
 @door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")
-def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
+def em_step(w: W, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> W:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
     Args:

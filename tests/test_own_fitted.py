@@ -139,7 +139,7 @@ def test_a_changed_encoder_gives_another_answer(dtype):
     assert (amortised.encoded(encoder, X).log_s == 1).all()
 
 
-def test_a_sweep_of_plain_classes_is_that_of_equinox_modules(dtype):
+def test_every_dimension_of_plain_classes_is_that_of_equinox_modules(dtype):
     X, options = data(dtype), {"steps": 3, "learning_rate": 0.1, **QUIET}
     found = amortised.fit_every_dimension(Mine(dtype), Coder(dtype), X, (1, 2), **options)
     other = amortised.fit_every_dimension(same(dtype), same_coder(dtype), X, (1, 2), **options)

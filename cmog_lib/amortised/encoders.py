@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -38,6 +38,9 @@ class Encoder(Protocol):
     def data_dim(self) -> int: ...
 
     def __call__(self, x: Float[Array, "D"]) -> Gaussian: ...
+
+
+E = TypeVar("E", bound=Encoder)  # for functions that return an encoder of the class that they were given
 
 
 class Linear(eqx.Module):

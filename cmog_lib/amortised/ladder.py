@@ -106,7 +106,7 @@ def gap_ladder(
     values = {TRUTH: truth} | {name: rung.value for name, rung in rungs.items()}
     errors = {TRUTH: truth_error} | {name: rung.error for name, rung in rungs.items()}
     evaluations = {name: rung.evaluations for name, rung in rungs.items()}
-    return Ladder(_in_double(values), _in_double(errors), {name: rung.q for name, rung in rungs.items()}, evaluations)
+    return Ladder(in_double(values), in_double(errors), {name: rung.q for name, rung in rungs.items()}, evaluations)
 
 
 @door("w key X draws q:gaussian")
@@ -185,5 +185,5 @@ def free_product(w: Any, X: Array, nodes: Nodes, log_p_x: Any) -> Rung:
     return Rung(q, q.bound[:, -1], error, len(nodes.t))
 
 
-def _in_double(rows: dict[str, Any]) -> dict[str, Float[np.ndarray, "N"]]:
+def in_double(rows: dict[str, Any]) -> dict[str, Float[np.ndarray, "N"]]:
     return {name: np.asarray(row, np.float64) for name, row in rows.items()}

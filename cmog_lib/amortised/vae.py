@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.amortised.encoders import Encoder
+from cmog_lib.amortised.encoders import E, Encoder
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
+from cmog_lib.decoders.contract import W
 from cmog_lib.engine import draws
 from cmog_lib.engine.door import door
 from cmog_lib.engine.encoders import described
@@ -25,7 +26,7 @@ from cmog_lib.model import log_p_x_given_t
 from cmog_lib.optimise import pieces
 
 
-class Trained(eqx.Module):
+class Trained(eqx.Module, Generic[W, E]):
     """Result of `fit`. Pass w and encoder to `fit` again to continue.
 
     Attributes:
@@ -35,8 +36,8 @@ class Trained(eqx.Module):
         interrupted: whether Ctrl-C stopped the training.
     """
 
-    w: Any
-    encoder: Any
+    w: W
+    encoder: E
     trace: Float[np.ndarray, "steps"]
     interrupted: bool = False
 
@@ -73,8 +74,8 @@ def lower_bound(
 
 @door("w encoder X M key learning_rate:number")
 def vae_step(
-    w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
-) -> tuple[Any, Any, Float[Array, ""]]:
+    w: W, encoder: E, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
+) -> tuple[W, E, Float[Array, ""]]:
     """(w, φ) ← (w, φ) + η ∇ 1/N Σ_i L(w, q_φ(t|x_i)): one step of gradient ascent, on decoder and encoder at once.
 
     This is the formula to read. `fit` takes the same gradient with Adam, on a new batch at every step, with many steps
@@ -101,8 +102,8 @@ def vae_step(
 @door("w:decoder encoder X:X-mapped M chunk batch_size key")
 @interruptible
 def fit(
-    w: Decoder,
-    encoder: Encoder,
+    w: W,
+    encoder: E,
     X: Float[Array | np.ndarray, "N D"],
     *,
     steps: int,
@@ -115,7 +116,7 @@ def fit(
     chunk: int = 100,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-) -> Trained:
+) -> Trained[W, E]:
     """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
 
     After Ctrl-C it returns the result so far. To continue, call it again with the decoder and encoder that it returned,
@@ -160,7 +161,7 @@ def fit(
         return described(both[0], both[1], X, key)
 
     found = ascend_on_batches(mean_bound, both, data, M, key=key, facts=facts, **options)
-    return Trained(found.w[0], found.w[1], found.trace, found.interrupted)
+    return Trained(w if hold_w else found.w[0], found.w[1], found.trace, found.interrupted)
 
 
 def mean_bound(both: Any, X: Float[Array, "N D"], M: int, key: Key[Array, ""]) -> Float[Array, ""]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -31,6 +31,9 @@ class Decoder(Protocol):
     def data_dim(self) -> int: ...
 
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]: ...
+
+
+W = TypeVar("W", bound=Decoder)  # for functions that return a decoder of the class that they were given
 
 
 @full_precision
