@@ -186,4 +186,5 @@ def free_product(w: Any, X: Array, nodes: Nodes, log_p_x: Any) -> Rung:
 
 
 def in_double(rows: dict[str, Any]) -> dict[str, Float[np.ndarray, "N"]]:
+    """The rows as NumPy arrays in double precision."""
     return {name: np.asarray(row, np.float64) for name, row in rows.items()}

@@ -135,7 +135,7 @@ def fit(
 
 
 def e_step(w: Any, X: Array, q: Any, full: bool, e_steps: int, key: Array) -> tuple[Any, int]:
-    """q_i = argmax_q L(w, q), i = 1 … N, by `fit_q`: anew, or from the last q; and the number of decoder evaluations."""
+    """q_i = argmax_q L(w, q), i = 1 … N, anew or from the last q; and the number of decoder evaluations."""
     if q is None:
         found = fit_q(w, X, full=full, steps=5 * e_steps, key=key, progress=False)
     else:
