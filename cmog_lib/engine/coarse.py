@@ -54,6 +54,16 @@ def warn_if_few_nodes(weight: Float[Array, "N S"]) -> None:
         )
 
 
+def warn_if_missed(log_q: Float[Array, "S"]) -> None:
+    """Warns of a q whose shares of the nodes, log q(t_s) h^d, do not add up to one."""
+    total = jnp.expm1(jax.nn.logsumexp(log_q))
+    if not isinstance(total, jax.core.Tracer) and not jnp.abs(total) < 0.01:
+        warn(
+            f"q adds up to {1 + float(total):.3g} on these nodes, not to 1: it is narrower than their cells or reaches"
+            " out of their box. Take more nodes, or a wider grid"
+        )
+
+
 @eqx.filter_jit
 def _mean_over_shifts(
     shifted: Callable[[Array, Array, Array], Nodes], w: Any, X: Array, centres: Array, on: Array, side: Array, keys: Any

@@ -55,6 +55,15 @@ def ascend(
     return log_q, bound
 
 
+def warn_if_moved(moved: Float[Array, ""], sweeps: int) -> None:
+    """Warns of a q whose m the last of so many sweeps still moved, in units of s."""
+    if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
+        warn(
+            f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
+            " other so much that each waits for the others. Take more sweeps",
+        )
+
+
 @eqx.filter_jit
 def _ascend(
     update: Update, w: Any, X: Array, nodes: Nodes, axis: Array, start: Gaussian | None, starts: int, sweeps: int

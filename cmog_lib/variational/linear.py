@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from cmog_lib.bound import expected_log_joint
 from cmog_lib.decoders.linear import Linear, only_linear
-from cmog_lib.engine.door import door, warn
+from cmog_lib.engine.coordinates import warn_if_moved
+from cmog_lib.engine.door import door
 from cmog_lib.posteriors import Gaussian
 
 
@@ -66,12 +67,7 @@ def cavi_linear(
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
     path, bound = updates(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
-    moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)
-    if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
-        warn(
-            f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
-            " other so much that each waits for the others. Take more sweeps",
-        )
+    warn_if_moved(jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s), sweeps)
     return CoordinateAscent(q, path, bound)
 
 
