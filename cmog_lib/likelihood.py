@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine.coarse import warn_if_coarse
+from cmog_lib.engine.coarse import Cells, warn_if_coarse
 from cmog_lib.engine.door import decoded, described, door
 from cmog_lib.engine.optimise.batches import ascend_on_batches
 from cmog_lib.engine.optimise.interrupts import interruptible
@@ -112,7 +112,7 @@ def fit(
     return found
 
 
-def mean_log_p_x(w: Decoder, X: Float[Array, "N D"], on: Any, key: Key[Array, ""]) -> Float[Array, ""]:
+def mean_log_p_x(w: Decoder, X: Float[Array, "N D"], on: Cells, key: Key[Array, ""]) -> Float[Array, ""]:
     """1/N Σ_i log Σ_s p(x_i|t_s,w) p(t_s) h^d, on cells that are shifted at random: what `fit` maximises.
 
     Args:
@@ -137,7 +137,7 @@ def shifted(centres: Float[Array, "S d"], side: Float[Array, ""], key: Key[Array
     return Nodes(t, d * jnp.log(side) - 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1))
 
 
-def cells(latent_dim: int, n: int, half_width: float) -> tuple[Float[Array, "S d"], Float[Array, ""]]:
+def cells(latent_dim: int, n: int, half_width: float) -> Cells:
     """The centres of the cells of `grid(latent_dim, n, half_width)`, and their side h."""
     centres = grid(latent_dim, n, half_width).t
     return centres, jnp.asarray(2 * half_width / n, centres.dtype)
