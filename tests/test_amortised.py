@@ -15,6 +15,7 @@ from test_variational import KEY, data_of, linear, network
 from cmog_lib import amortised, bound, datasets, decoders, model, ppca, quadrature, variational
 from cmog_lib.amortised import encoders
 from cmog_lib.amortised.dimensions import padded
+from cmog_lib.engine.convolutions import halve_and_convolve
 from cmog_lib.engine.optimise import stochastic
 from cmog_lib.optimise import NotFinite, maximise
 
@@ -240,7 +241,7 @@ def test_the_convolutional_encoder_takes_pictures_of_any_size(shape):
 def test_a_square_of_four_pixels_becomes_one(dtype):
     key_a, key_k = jax.random.split(KEY)
     a, kernel = jax.random.normal(key_a, (5, 4, 2), dtype), jax.random.normal(key_k, (2, 2, 2, 3), dtype)
-    out = encoders.halve_and_convolve(a, kernel)
+    out = halve_and_convolve(a, kernel)
     whole = jnp.zeros((6, 4, 2), dtype).at[:5].set(a)
     plain = sum(
         jnp.einsum("yxc,ce->yxe", whole[i::2, j::2], kernel[i, j], precision="highest")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 from cmog_lib.amortised.encoders import Encoder
 from cmog_lib.amortised.vae import mean_bound
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine.door import door, sizes
+from cmog_lib.engine.door import door
 from cmog_lib.engine.encoders import described
 from cmog_lib.engine.optimise.batches import ascend_on_batches
 from cmog_lib.engine.optimise.interrupts import interruptible
@@ -106,14 +106,7 @@ class EveryDimension(eqx.Module):
         return cut(self.w.w, self.encoder.encoder, self.dims.index(d), int(d))
 
 
-def _dims(name: str, value: Any, given: dict[str, Any]) -> tuple[int, ...]:
-    dims, most = sizes(name, value), given["w"].latent_dim
-    if len(set(dims)) != len(dims) or max(dims) > most:
-        raise ValueError(f"{name} must be different numbers from 1 to w.latent_dim = {most}, got {dims}")
-    return dims
-
-
-@door("w encoder X M batch_size", dims=_dims)
+@door("w encoder X M batch_size dims:dims-of-w")
 @interruptible
 def fit_every_dimension(
     w: Decoder,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders.layers import Dense
 from cmog_lib.engine import door
+from cmog_lib.engine.convolutions import halve_and_convolve
 from cmog_lib.engine.door import full_precision
 from cmog_lib.engine.encoders import checked, finite
 from cmog_lib.engine.weights import uniform
@@ -161,24 +162,6 @@ class CNN(eqx.Module):
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             a = jax.nn.gelu(halve_and_convolve(a, kernel) + bias[None, None])
         return Gaussian(*jnp.split(self.dense(a.reshape(-1)), 2))
-
-
-def halve_and_convolve(
-    a: Float[Array, "h w c_in"], kernel: Float[Array, "2 2 c_in c_out"]
-) -> Float[Array, "H W c_out"]:
-    """out_yx = Σ_ij K_ijᵀ a_{2y+i, 2x+j}, i, j = 0, 1: every square of four pixels becomes one, with more channels.
-
-    Args:
-        a: [h, w, c_in], an image, with zeros beyond its edge.
-        kernel: [2, 2, c_in, c_out], K.
-
-    Returns:
-        [H, W, c_out]; H and W are half of h and w, rounded up.
-    """
-    h, w, c = a.shape
-    even = jnp.pad(a, ((0, h % 2), (0, w % 2), (0, 0)))
-    squares = even.reshape(-(-h // 2), 2, -(-w // 2), 2, c)
-    return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
 
 
 def as_module(encoder: Any, w: Any = None) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder
 from cmog_lib.engine import gaussians, mode
-from cmog_lib.engine.door import count, door
+from cmog_lib.engine.door import door
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import FullGaussian, Gaussian
@@ -37,13 +37,7 @@ class Fitted(eqx.Module):
     interrupted: bool = False
 
 
-def _pairs_of(name: str, M: Any, given: dict[str, Any]) -> int:
-    if count(name, M, 2) % 2:
-        raise ValueError(f"{name} must be even, for pairs of draws m ± s ε, got {M}")
-    return int(M)
-
-
-@door("w key X steps starts draws start:gaussian-or-none", M=_pairs_of)
+@door("w key X steps starts draws start:gaussian-or-none M:draws-in-pairs")
 @interruptible
 def fit_q(
     w: Decoder,

@@ -156,6 +156,19 @@ def _draws_of_the_prior(name: str, M: Any, given: Given) -> int:
     return M
 
 
+def _draws_in_pairs(name: str, M: Any, given: Given) -> int:
+    if numbers.count(name, M, 2) % 2:
+        raise ValueError(f"{name} must be even, for pairs of draws m ± s ε, got {M}")
+    return int(M)
+
+
+def _dims_of_w(name: str, value: Any, given: Given) -> tuple[int, ...]:
+    dims, most = numbers.sizes(name, value), given["w"].latent_dim
+    if len(set(dims)) != len(dims) or max(dims) > most:
+        raise ValueError(f"{name} must be different numbers from 1 to w.latent_dim = {most}, got {dims}")
+    return dims
+
+
 def _weights(name: str, q: Any, given: Given) -> Any:
     """The E-step's posteriors of all data."""
     q, sizes = numbers.kind(name, q, Weighted, advice="as e_step returns it"), _sizes(given)
@@ -191,6 +204,8 @@ KINDS: dict[str, Kind] = {
     "nodes-of-a-grid": _grid(3, "grid"),
     "nodes-of-gauss-hermite": _grid(None, "gauss_hermite"),
     "draws-of-the-prior": _draws_of_the_prior,
+    "draws-in-pairs": _draws_in_pairs,
+    "dims-of-w": _dims_of_w,
     "gaussian": of(Gaussian, FullGaussian),
     "drawn": of(Gaussian, FullGaussian, advice="from which to draw"),
     "drawn-for-each": of(Gaussian, FullGaussian, advice="from which to draw", each=True),
