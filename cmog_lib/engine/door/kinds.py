@@ -184,6 +184,9 @@ KINDS: dict[str, Kind] = {
     "encoder": lambda name, encoder, given: encoders.checked(encoder, given.get("w")),
     "linear": lambda name, w, given: only_linear(w, "whose p(x|w) is closed form"),
     "linear-in-range": _linear_in_range,
+    "linear-for-cavi": lambda name, w, given: only_linear(
+        w, "for which E_(-j) log p(x,t|w) is closed form", "; for any other decoder: cavi_grid"
+    ),
     "x": shaped("D"),
     "x-observed": lambda name, x, given: arrays.array(name, x, (_sizes(given)["D"],), missing=True),
     "X": _X,
