@@ -19,7 +19,7 @@ from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.optimise import Ascent
 from cmog_lib.quadrature import Nodes, grid
 
-__all__ = ["fit", "mean_log_p_x", "shifted_grid"]
+__all__ = ["fit", "shifted_grid"]
 
 
 @door("latent_dim n:nodes-of-a-grid half_width:positive key")
