@@ -18,7 +18,7 @@ from cmog_lib.posteriors import FullGaussian, Gaussian
 
 
 class Fitted(eqx.Module):
-    """What `fit_q` found: the best q for each datum, and the q from every start.
+    """What `fit_q` found: the best q of all starts for each datum, and its bound.
 
     Attributes:
         q: the best of all starts for each datum, m [N, d].
@@ -72,7 +72,7 @@ def fit_q(
         progress: whether to show the bars, one for each stage.
 
     Returns:
-        The best q and its bound for each datum, and what every start found.
+        The best q and its bound for each datum.
 
     Raises:
         ValueError: if shapes do not fit, if a count is below 1, if M is odd, if key is not a typed key, or if log
