@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder
+from cmog_lib.decoders.contract import W
 from cmog_lib.engine.coarse import Cells, warn_if_coarse
 from cmog_lib.engine.door import decoded, described, door
 from cmog_lib.engine.optimise.batches import ascend_on_batches
@@ -51,7 +52,7 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
 @door("w key X batch_size n:cells half_width:positive steps chunk learning_rate:positive")
 @interruptible
 def fit(
-    w: Decoder,
+    w: W,
     X: Float[Array, "N D"],
     *,
     steps: int,
@@ -64,7 +65,7 @@ def fit(
     chunk: int = 50,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-) -> Ascent:
+) -> Ascent[W]:
     """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: maximum likelihood, the integral inside the gradient.
 
     Maximises E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this

@@ -149,7 +149,7 @@ def fit(
         NotFinite: if the bound or a parameter is not finite, with the step and the values there; its `ascent.w` is the
             last good (w, encoder).
     """
-    both = Held(as_module(w)) if hold_w else as_module(w), encoder
+    both: tuple[Any, E] = Held(as_module(w)) if hold_w else as_module(w), encoder
     options: Any = {"steps": steps, "optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk}
     options |= {"batch_size": batch_size, "progress": progress, "checkpoint": checkpoint}
     data: Any = X

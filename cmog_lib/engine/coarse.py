@@ -16,7 +16,7 @@ from cmog_lib.engine.door import decoded, warn
 from cmog_lib.nodes import Nodes
 
 COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
-Cells = tuple[Float[Array, "S d"], Float[Array, ""]]  # their centres and their side
+Cells = tuple[Float[Array, "_ d"], Float[Array, ""]]  # their centres and their side
 
 
 def warn_if_coarse(

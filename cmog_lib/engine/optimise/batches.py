@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.engine.optimise.faults import Ascent, NotFinite, with_facts
+from cmog_lib.engine.optimise.faults import Ascent, NotFinite, T, with_facts
 from cmog_lib.engine.optimise.stochastic import ascend
 
 # From w, a batch of data, what else it needs and a key to an estimate of the objective, a mean over data.
@@ -18,8 +18,8 @@ Value = Callable[[Any, Array, Any, Key[Array, ""]], Array]
 
 
 def ascend_on_batches(
-    value: Value, w: Any, X: Any, rest: Any, *, batch_size: int, key: Key[Array, ""], facts: Any, **options: Any
-) -> Ascent:
+    value: Value, w: T, X: Any, rest: Any, *, batch_size: int, key: Key[Array, ""], facts: Any, **options: Any
+) -> Ascent[T]:
     """w ← w + step(∇_w value(w, x_{i_1…i_B}, rest, key)), i ~ U{1 … N}: `ascend` on a new batch at each step.
 
     X: [N, D], data, or an iterator over pieces of them. rest: arrays and numbers that `value` needs, too. batch_size:

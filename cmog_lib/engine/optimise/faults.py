@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
+T = TypeVar("T")  # what is moved, a pytree, which comes back in the classes in which it came
 
-class Ascent(eqx.Module):
+
+class Ascent(eqx.Module, Generic[T]):
     """The result of `ascend`: where it ended.
 
     Attributes:
@@ -20,7 +22,7 @@ class Ascent(eqx.Module):
         interrupted: True if Ctrl-C stopped it.
     """
 
-    w: PyTree
+    w: T
     trace: Float[np.ndarray, "steps"]
     interrupted: bool = False
 
