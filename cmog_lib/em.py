@@ -15,20 +15,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder, Linear, as_module
+from cmog_lib.decoders.contract import W
 from cmog_lib.decoders.linear import is_linear
 from cmog_lib.engine.alternation import Run, alternate, mean_log_p_x
-from cmog_lib.engine.door import decoded, described, door, warn
-from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.engine.coarse import warn_if_few_nodes
+from cmog_lib.engine.door import door
+from cmog_lib.engine.optimise.decoder import maximise_decoder
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.engine.sigma import log_sigma, units
 from cmog_lib.model import LOG_2PI, log_p_x_given_t
-from cmog_lib.optimise import NotFinite, ascend, maximise
+from cmog_lib.optimise import ascend
 from cmog_lib.posteriors import Weighted
 from cmog_lib.quadrature import Nodes, posterior
 
 __all__ = ["Run", "e_step", "em_step", "fit", "m_step", "m_step_on_draws", "mean_bound"]
-
-CHECKED = 4096  # latents at which w must be finite before an M-step begins
 
 
 @door("w X nodes:nodes-of-a-table")
@@ -53,7 +53,7 @@ def e_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes) -> Weighted:
 
 
 @door("w X:X-of-a-regression q:weights max_steps")
-def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> Any:
+def m_step(w: W, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 20) -> W:
     """argmax_w Σ_i E_{q_i} log p(x_i,t|w): closed form for Linear, and L-BFGS from w for every other decoder.
 
     The σ of a Linear decoder is at least √ε of its data's standard deviation, as in `ppca.em_step`.
@@ -80,13 +80,13 @@ def m_step(w: Decoder, q: Weighted, X: Float[Array, "N D"], *, max_steps: int = 
 
 @door("w X:X-of-a-regression T:[M,N,d] max_steps learning_rate:positive-or-none")
 def m_step_on_draws(
-    w: Decoder,
+    w: W,
     T: Float[Array, "M N d"],
     X: Float[Array, "N D"],
     *,
     max_steps: int = 20,
     learning_rate: float | None = None,
-) -> Any:
+) -> W:
     """argmax_w 1/M Σ_s log p(X,T_s|w), T_s ~ q(T): the M-step of Monte Carlo EM, on draws in place of nodes.
 
     Args:
@@ -123,7 +123,7 @@ def log_p_of_draws(w: Any, data: tuple[Array, Array], _: Any = None) -> Float[Ar
 
 
 @door("w X:X-of-a-regression nodes:nodes-of-a-table max_steps")
-def em_step(w: Decoder, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> Any:
+def em_step(w: W, X: Float[Array, "N D"], nodes: Nodes, *, max_steps: int = 20) -> W:
     """w_new = argmax_w' Σ_i E_{p(t|x_i,w)} log p(x_i,t|w'): one E-step and one M-step; log p(X|w) never falls.
 
     Args:
@@ -181,13 +181,7 @@ def fit(
 
     value = mean_log_p_x(X, nodes)
     run = alternate(iteration, w, None, steps=steps, value=value, unit="EM step", progress=progress)
-    few = float(jnp.median(1 / jnp.sum(e_step(as_module(run.w), X, nodes).weight ** 2, axis=1)))
-    if not few >= 2:
-        warn(
-            f"half of the posteriors p(t|x,w) rest on fewer than two nodes (median {few:.2g}): log p(X|w) on these"
-            " nodes is not the integral any more. Take more nodes, or a decoder with a larger sigma_min;"
-            " quadrature.exact tells what w is worth",
-        )
+    warn_if_few_nodes(e_step(as_module(run.w), X, nodes).weight)
     return run
 
 
@@ -219,12 +213,8 @@ def highest(w: Any, summary: Summary, max_steps: int) -> tuple[Any, int]:
     """
     if is_linear(w):
         return regression(w, summary), 0
-    decoded(w, summary.t[:CHECKED])
-    try:
-        found = maximise(expected_log_p, w, summary, max_steps=max_steps)
-        return found.w, found.evaluations
-    except NotFinite as error:
-        raise with_facts(error, described(error.ascent.w, summary.t, summary.mean)) from error
+    found = maximise_decoder(expected_log_p, w, summary, summary.t, summary.mean, max_steps)
+    return found.w, found.evaluations
 
 
 class Summary(eqx.Module):

@@ -5,25 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine.door import decoded, described, door, warn
-from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.engine.optimise.faults import with_facts
+from cmog_lib.decoders.contract import W
+from cmog_lib.engine.coarse import Cells, warn_if_coarse
+from cmog_lib.engine.door import decoded, described, door
+from cmog_lib.engine.optimise.batches import ascend_on_batches
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.engine.table import CELLS
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
-from cmog_lib.optimise import Ascent, NotFinite, ascend
-from cmog_lib.quadrature import Nodes, grid, log_p_x
+from cmog_lib.optimise import Ascent
+from cmog_lib.quadrature import Nodes, grid
 
 __all__ = ["fit", "shifted_grid"]
-
-COARSE = 2.0  # nats that cells of half the side may add before a grid is called too coarse
 
 
 @door("latent_dim n:nodes-of-a-grid half_width:positive key")
@@ -48,14 +45,14 @@ def shifted_grid(latent_dim: int, n: int, half_width: float = 4.0, *, key: Key[A
 
     Source: Cranley and Patterson 1976.
     """
-    centres = grid(latent_dim, n, half_width).t
-    return _shifted(centres, jnp.asarray(2 * half_width / n, centres.dtype), key)
+    centres, side = cells(latent_dim, n, half_width)
+    return shifted(centres, side, key)
 
 
 @door("w key X batch_size n:cells half_width:positive steps chunk learning_rate:positive")
 @interruptible
 def fit(
-    w: Decoder,
+    w: W,
     X: Float[Array, "N D"],
     *,
     steps: int,
@@ -68,7 +65,7 @@ def fit(
     chunk: int = 50,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-) -> Ascent:
+) -> Ascent[W]:
     """max_w 1/N Σ_i log p(x_i|w), p(x|w) = ∫ p(x|t,w) p(t) dt: maximum likelihood, the integral inside the gradient.
 
     Maximises E_u 1/N Σ_i log Σ_s p(x_i|t_s + hu,w) p(t_s + hu) h^d by stochastic gradients. By Jensen's inequality this
@@ -103,86 +100,45 @@ def fit(
         RuntimeWarning: if, at the end of training, cells of half the side would add more than 2 nats.
     """
     n = CELLS[w.latent_dim] if n is None else n
-    nodes, side = grid(w.latent_dim, n, half_width), jnp.asarray(2 * half_width / n, X.dtype)
-    decoded(w, nodes.t)
-    problem = _Problem(X, nodes.t, side, batch_size_for(X, batch_size), shares_of(X))
-    try:
-        found = ascend(
-            mean_log_p_x,
-            w,
-            problem,
-            steps=steps,
-            key=key,
-            optimiser=optimiser,
-            learning_rate=learning_rate,
-            chunk=chunk,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
-    except NotFinite as error:
-        X, shifted = _batch_and_nodes(problem, jax.random.fold_in(key, error.step))
-        raise with_facts(error, described(error.ascent.w, shifted.t, X)) from error
-    _warn_if_coarse(found.w, X[:256], n, half_width, key)
+    on, halved = (cells(w.latent_dim, k, half_width) for k in (n, 2 * n))
+    decoded(w, on[0])
+    options: Any = {"steps": steps, "optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk}
+    options |= {"batch_size": batch_size, "progress": progress, "checkpoint": checkpoint}
+
+    def facts(w: Any, X: Array, key: Array) -> str:
+        return described(w, shifted(on[0], on[1], key).t, X)
+
+    found = ascend_on_batches(mean_log_p_x, w, X, on, key=key, facts=facts, **options)
+    warn_if_coarse(shifted, found.w, X[:256], on, halved, key)
     return found
 
 
-class _Problem(eqx.Module):
-    """The inputs of a step besides w: all data, the unshifted nodes and the side of their cells, the batch."""
+def mean_log_p_x(w: Decoder, X: Float[Array, "N D"], on: Cells, key: Key[Array, ""]) -> Float[Array, ""]:
+    """1/N Σ_i log Σ_s p(x_i|t_s,w) p(t_s) h^d, on cells that are shifted at random: what `fit` maximises.
 
-    X: Float[Array, "N D"]
-    centres: Float[Array, "S d"]
-    side: Float[Array, ""]
-    batch_size: int
-    shares: int
+    Args:
+        w: decoder.
+        X: [N, D], the data of a step.
+        on: the unshifted centres of the cells, [S, d], and their side h.
+        key: of the shift.
 
-
-def mean_log_p_x(w: Any, problem: _Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    """1/N Σ_i log Σ_s p(x_i|t_s,w) p(t_s) h^d, on a random batch and a grid that is shifted at random."""
-    X, nodes = _batch_and_nodes(problem, key)
+    Returns:
+        A scalar, nats per datum.
+    """
+    centres, side = on
+    nodes = shifted(centres, side, key)
     # In one block, unlike quadrature.log_p_x, whose blocks are decoded a second time in the backward pass.
     return jax.nn.logsumexp(log_p_x_given_t_table(w, X, nodes.t) + nodes.log_weight[None], axis=1).mean()
 
 
-def _batch_and_nodes(problem: _Problem, key: Key[Array, ""]) -> tuple[Float[Array, "N D"], Nodes]:
-    key_batch, key_shift = jax.random.split(key)
-    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
-    return X, _shifted(problem.centres, problem.side, key_shift)
-
-
-def _warn_if_coarse(w: Any, X: Array, n: int, half_width: float, key: Key[Array, ""]) -> None:
-    d, keys = w.latent_dim, jax.random.split(key, 4)
-    most = (2 * n) ** d
-
-    def nats(n: int) -> float:
-        # Both grids have equally many nodes, some of them switched off, so that one compiled function serves both.
-        centres = np.asarray(grid(d, n, half_width).t)
-        centres = np.pad(centres, ((0, most - len(centres)), (0, 0)), mode="edge")
-        side = jnp.asarray(2 * half_width / n, centres.dtype)
-        return float(_mean_over_shifts(w, X, jnp.asarray(centres), jnp.asarray(np.arange(most) < n**d), side, keys))
-
-    gap = nats(2 * n) - nats(n)
-    if np.isnan(gap):
-        decoded(w, grid(d, 2 * n, half_width).t)
-    if not gap <= COARSE:
-        warn(
-            f"with n={2 * n} instead of n={n} cells a dimension, log p(x|w) comes out {gap:.3g} nats higher: sigma has"
-            " become so small that posteriors fit between the nodes, and what was maximised is not log p(x|w)."
-            " Take a larger n, or a decoder with a larger sigma_min",
-        )
-
-
-@eqx.filter_jit
-def _mean_over_shifts(w: Any, X: Array, centres: Array, on: Array, side: Array, keys: Array) -> Float[Array, ""]:
-    """1/N Σ_i log p(x_i|w), averaged over a shift of the nodes for each key."""
-
-    def one(key: Key[Array, ""]) -> Float[Array, ""]:
-        nodes = _shifted(centres, side, key)
-        return log_p_x(w, X, Nodes(nodes.t, jnp.where(on, nodes.log_weight, -jnp.inf))).mean()
-
-    return jax.lax.map(one, keys).mean()
-
-
-def _shifted(centres: Array, side: Array, key: Key[Array, ""]) -> Nodes:
+def shifted(centres: Float[Array, "S d"], side: Float[Array, ""], key: Key[Array, ""]) -> Nodes:
+    """t_s = centre_s + h u with weights p(t_s) h^d, the same u ~ U(−½, ½)^d for all nodes."""
     d = centres.shape[1]
     t = centres + side * (jax.random.uniform(key, (d,), centres.dtype) - 0.5)[None]
     return Nodes(t, d * jnp.log(side) - 0.5 * jnp.sum(t**2 + LOG_2PI, axis=1))
+
+
+def cells(latent_dim: int, n: int, half_width: float) -> Cells:
+    """The centres of the cells of `grid(latent_dim, n, half_width)`, and their side h."""
+    centres = grid(latent_dim, n, half_width).t
+    return centres, jnp.asarray(2 * half_width / n, centres.dtype)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib.engine import door
@@ -35,8 +33,7 @@ class Gaussian(eqx.Module):
 
     def __init__(self, m: Any, log_s: Any) -> None:
         self.m = door.array("m", m, (..., "d"))
-        self.log_s = door.array("log_s", log_s, self.m.shape)
-        _check_s(self.log_s)
+        self.log_s = door.log_s(door.array("log_s", log_s, self.m.shape))
 
     @property
     def s(self) -> Float[Array, "*batch d"]:
@@ -83,7 +80,7 @@ class Gaussian(eqx.Module):
         Raises:
             ValueError: if t does not fit, and for a batch of posteriors; use `jax.vmap` over it.
         """
-        t = door.array("t", t, _one(self.m))
+        t = door.array("t", t, door.of_one(self.m))
         return -0.5 * jnp.sum(((t - self.m) / self.s) ** 2 + 2 * self.log_s + LOG_2PI)
 
 
@@ -104,7 +101,7 @@ class FullGaussian(eqx.Module):
 
     def __init__(self, m: Any, L: Any) -> None:
         self.m = door.array("m", m, (..., "d"))
-        self.L = _lower(door.array("L", L, (*self.m.shape, self.m.shape[-1])))
+        self.L = door.lower(door.array("L", L, (*self.m.shape, self.m.shape[-1])))
 
     @property
     def mean(self) -> Float[Array, "*batch d"]:
@@ -150,7 +147,7 @@ class FullGaussian(eqx.Module):
         Raises:
             ValueError: if t does not fit, and for a batch of posteriors; use `jax.vmap` over it.
         """
-        t = door.array("t", t, _one(self.m))
+        t = door.array("t", t, door.of_one(self.m))
         # L⁻¹ does not depend on t: under vmap over t it is computed once, and each draw costs a small product.
         inverse = jax.scipy.linalg.solve_triangular(self.L, jnp.eye(len(self.m), dtype=self.L.dtype), lower=True)
         standard = inverse @ (t - self.m)
@@ -209,48 +206,3 @@ class Weighted(eqx.Module):
             ValueError: if f is not a function.
         """
         return jnp.tensordot(self.weight, jax.vmap(door.function("f", f))(self.t), axes=1)
-
-
-def _one(m: Array) -> tuple[int, ...]:
-    """The shape of t, if m belongs to one posterior."""
-    if m.ndim > 1:
-        raise ValueError(f"q must be one posterior, got a batch of shape {list(m.shape[:-1])}; take jax.vmap over it")
-    return m.shape
-
-
-def _lower(L: Array) -> Array:
-    """L, if it is a lower Cholesky factor or its values are not known yet."""
-    if isinstance(L, jax.core.Tracer):
-        return L
-    known = _known(L)
-    by: Any = np if isinstance(known, np.ndarray) else jnp
-    with jax.ensure_compile_time_eval():
-        above = float(by.abs(by.triu(known, 1)).max())
-        least = float(by.diagonal(known, axis1=-2, axis2=-1).min())
-    if above or not least > 0:
-        came = f"entries of up to {above:g} above the diagonal" if above else f"{least:g} on the diagonal"
-        raise ValueError(
-            f"L must be lower triangular with a positive diagonal, got {came}; take jnp.linalg.cholesky(covariance)"
-            " (scipy.linalg.cholesky returns the upper factor, unless lower=True)"
-        )
-    return L
-
-
-def _known(value: Array) -> Any:
-    """Known numbers as a NumPy array, so that nothing is compiled; over hosts unchanged. Neither is traced."""
-    return np.asarray(value) if value.is_fully_addressable else value
-
-
-def _check_s(log_s: Array) -> None:
-    """Checks that s² = exp(2 log_s), which covariances and divergences contain, is positive and finite."""
-    if isinstance(log_s, jax.core.Tracer):
-        return
-    lowest, highest = (0.5 * math.log(float(end)) for end in (jnp.finfo(log_s.dtype).tiny, jnp.finfo(log_s.dtype).max))
-    known = _known(log_s)
-    with jax.ensure_compile_time_eval():
-        least, most = float(known.min()), float(known.max())
-    if least < lowest or most > highest:
-        raise ValueError(
-            f"log_s must be from {lowest:.4g} to {highest:.4g}, so that s² = exp(2 log_s) is a positive, finite number"
-            f" in {log_s.dtype}, got {least if least < lowest else most:.4g}"
-        )

@@ -165,13 +165,12 @@ class Exact:
         return Weighted(jnp.asarray(t), jnp.asarray(log_weight))
 
 
-@door("max_cells", w=cells.few_latents, X=cells.in_double, tolerance=cells.tolerance)
+@door(w=cells.few_latents, X=cells.in_double, tolerance=cells.tolerance)
 def exact(
     w: Decoder,
     X: Float[Array, "N D"] | Float[np.ndarray, "N D"],
     *,
     tolerance: float = 1e-4,
-    max_cells: int = 2**20,
 ) -> Exact:
     """log p(x_i|w) = log ∫ p(x_i|t,w) p(t) dt to a stated error: cells with mass are halved until the sum is stable.
 
@@ -187,7 +186,6 @@ def exact(
         w: decoder with latent_dim 1, 2 or 3.
         X: [N, D], data.
         tolerance: the error to reach, 1e-10 to 0.5 nats.
-        max_cells: the most cells that one datum may use at a time.
 
     Returns:
         The values and their errors, both [N], and the posteriors on request.
@@ -199,4 +197,4 @@ def exact(
     Warns:
         RuntimeWarning: if the tolerance was not reached; `error` then states the error that was reached.
     """
-    return Exact(*cells.log_p_x(w, X, tolerance, max_cells))
+    return Exact(*cells.log_p_x(w, X, tolerance))

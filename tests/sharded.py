@@ -87,7 +87,7 @@ def trainings() -> dict:
     options = {"key": key, "steps": 4, "batch_size": BATCH - 3, "chunk": 4, "progress": False}
     return {
         "amortised.fit": lambda X: amortised.fit(w, encoder, X, **options),
-        "amortised.fit_sweep": lambda X: amortised.fit_sweep(w, encoder, X, (1, 2), **options),
+        "amortised.fit_every_dimension": lambda X: amortised.fit_every_dimension(w, encoder, X, (1, 2), **options),
         "likelihood.fit": lambda X: likelihood.fit(w, X, n=NODES, **options),
     }
 

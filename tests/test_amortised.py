@@ -14,7 +14,8 @@ from test_variational import KEY, data_of, linear, network
 
 from cmog_lib import amortised, bound, datasets, decoders, model, ppca, quadrature, variational
 from cmog_lib.amortised import encoders
-from cmog_lib.amortised.sweep import padded
+from cmog_lib.amortised.dimensions import padded
+from cmog_lib.engine.convolutions import halve_and_convolve
 from cmog_lib.engine.optimise import stochastic
 from cmog_lib.optimise import NotFinite, maximise
 
@@ -206,12 +207,12 @@ def test_a_bound_that_is_not_finite_is_reported_with_step_cause_and_last_good_st
     assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(eqx.filter((w, encoder), eqx.is_inexact_array)))
 
 
-@pytest.mark.parametrize("learn", ["fit", "fit_sweep"])
+@pytest.mark.parametrize("learn", ["fit", "fit_every_dimension"])
 def test_data_that_were_not_scaled_are_said_to_be_the_cause(learn):
     X = 255 * jax.random.normal(KEY, (64, 3))
     w = decoders.start_at(decoders.MLP(2, 3, width=16, depth=1, key=KEY), X)
     encoder = encoders.MLP(3, 2, width=16, depth=1, key=KEY)
-    dims = ((1, 2),) if learn == "fit_sweep" else ()
+    dims = ((1, 2),) if learn == "fit_every_dimension" else ()
     spread = f"{float(X.std()):.3g}"
     said = rf"the encoder's log s\(x\) reaches \d.*; the data have one of {spread}: scale them, X / {spread}$"
     with pytest.raises(NotFinite, match=rf"^step 0: the value is not finite.*{said}"):
@@ -240,7 +241,7 @@ def test_the_convolutional_encoder_takes_pictures_of_any_size(shape):
 def test_a_square_of_four_pixels_becomes_one(dtype):
     key_a, key_k = jax.random.split(KEY)
     a, kernel = jax.random.normal(key_a, (5, 4, 2), dtype), jax.random.normal(key_k, (2, 2, 2, 3), dtype)
-    out = encoders.halve_and_convolve(a, kernel)
+    out = halve_and_convolve(a, kernel)
     whole = jnp.zeros((6, 4, 2), dtype).at[:5].set(a)
     plain = sum(
         jnp.einsum("yxc,ce->yxe", whole[i::2, j::2], kernel[i, j], precision="highest")
@@ -318,12 +319,12 @@ def test_a_padded_model_is_the_model_of_fewer_latents(dtype):
 def test_models_trained_side_by_side_are_those_trained_alone(images):
     w = decoders.start_at(decoders.MLP(3, 64, width=16, key=KEY), images)
     encoder = encoders.MLP(64, 3, width=16, key=KEY)
-    sweep = amortised.fit_sweep(w, encoder, images, (1, 3), steps=60, batch_size=32, **QUIET)
-    assert sweep.trace.shape == (60,)
+    found = amortised.fit_every_dimension(w, encoder, images, (1, 3), steps=60, batch_size=32, **QUIET)
+    assert found.trace.shape == (60,)
     for d in (1, 3):
         begin = jax.tree.map(lambda a: a[0], padded(w, encoder, (d,)))
         alone = amortised.fit(*begin, images, steps=60, batch_size=32, **QUIET)
-        got_w, got_encoder = sweep.model(d)
+        got_w, got_encoder = found.model(d)
         assert got_w.latent_dim == got_encoder.latent_dim == d
         got = jax.tree.leaves((got_w.w, got_encoder.encoder))
         for a, b in zip(got, jax.tree.leaves((alone.w.w, alone.encoder.encoder)), strict=True):
@@ -333,7 +334,7 @@ def test_models_trained_side_by_side_are_those_trained_alone(images):
         np.testing.assert_allclose(got_encoder(images[0]).m, q.m[:d], atol=0.02)
         np.testing.assert_allclose(got_w(q.m[:d])[0], alone.w(q.m)[0], atol=0.02)
     with pytest.raises(ValueError, match=r"d must be one of \(1, 3\), got 2"):
-        sweep.model(2)
+        found.model(2)
 
 
 @pytest.mark.parametrize("dims", [(), (0,), (1, 1), (1, 4), 3])
@@ -341,7 +342,7 @@ def test_models_trained_side_by_side_are_those_trained_alone(images):
 def test_dims_that_cannot_be_are_named(images, dims):
     w = decoders.MLP(3, 64, width=16, key=KEY)
     with pytest.raises(ValueError, match="dims"):
-        amortised.fit_sweep(w, encoders.MLP(64, 3, width=16, key=KEY), images, dims, steps=5, **QUIET)
+        amortised.fit_every_dimension(w, encoders.MLP(64, 3, width=16, key=KEY), images, dims, steps=5, **QUIET)
 
 
 # The ladder.

@@ -301,6 +301,7 @@ KINDS: dict[str, Kind] = {
     "q or weights": Kind(Gaussian(numbers(d), numbers(d)), gaussians(weighted=True)),
     "qs": Kind(Gaussian(numbers(N, d), numbers(N, d)), gaussians(N)),
     "qs or none": Kind(None, without(gaussians(N), "nothing")),
+    "factorised qs or none": Kind(None, without(gaussians(N, full=False), "nothing")),
     "factorised q or none": Kind(None, without(gaussians(full=False), "nothing")),
     "posteriors": Kind(
         Weighted(GRID.t, numbers(N, len(GRID.t))),
@@ -387,7 +388,7 @@ KINDS: dict[str, Kind] = {
 ROWS = {
     "amortised.encoded": "encoder:any-encoder X",
     "amortised.fit": "w encoder X steps:n key batch_size:n M:n learning_rate:positive optimiser chunk:n checkpoint",
-    "amortised.fit_sweep": "w encoder X dims steps:n key batch_size:n M:n learning_rate:positive chunk:n",
+    "amortised.fit_every_dimension": "w encoder X dims steps:n key batch_size:n M:n learning_rate:positive chunk:n",
     "amortised.gap_ladder": "w encoder X key starts:n n:from-two half_width:positive",
     "amortised.gaussian_bound": "w q:qs X key draws:n",
     "amortised.lower_bound": "w encoder x M:n key",
@@ -475,7 +476,7 @@ ROWS = {
     "ppca.posterior": "w:linear x",
     "ppca.posterior_observed": "w:linear x:x-observed",
     "quadrature.Exact.posterior": "i:index",
-    "quadrature.exact": "w X tolerance max_cells:n",
+    "quadrature.exact": "w X tolerance",
     "quadrature.gauss_hermite": "latent_dim:many-dimensions n:n-on-a-grid",
     "quadrature.grid": "latent_dim:d-on-a-grid n:n-on-a-grid half_width:positive",
     "quadrature.log_p_x": "w X nodes",
@@ -485,7 +486,7 @@ ROWS = {
     "sharding.gathered": "",
     "sharding.mesh": "",
     "sharding.shard": "X:streamed-X over",
-    "variational.cavi_grid": "w x:x-or-X nodes start:factorised-q-or-none starts:n sweeps:n",
+    "variational.cavi_grid": "w X nodes start:factorised-qs-or-none starts:n sweeps:n",
     "variational.cavi_linear": "w:linear x start:factorised-q-or-none sweeps:n",
     "variational.em_step": "w X q:qs-or-none key e_steps:n m_steps:n M:n learning_rate:positive",
     "variational.factorised_gap": "w:linear",
@@ -507,11 +508,11 @@ KINDS |= {
 }
 
 # Of any value, and so never wrong: what is only true or false, what is only handed through, and a part of Exact.
-FREE = {"progress", "keep", "keep_path", "full", "hold_w", "constant_sigma", "download", "args"}
+FREE = {"progress", "keep", "full", "hold_w", "constant_sigma", "download", "args"}
 FREE |= {"data in ascend", "values in gathered", "w in encoders.as_module"}
 # Made by the library and handed back by it; what takes one checks it.
 BY_ROOM = {
-    "amortised": ("Ladder", "Sweep", "Trained"),
+    "amortised": ("EveryDimension", "Ladder", "Trained"),
     "datasets": ("Images", "Synthetic", "Truth"),
     "em": ("Run",),
     "mcmc": ("Chains", "Move", "State"),
@@ -531,9 +532,11 @@ OF = {
     "posteriors.Weighted": Weighted(numbers(5, d), numbers(5)),
     "ppca.Spectrum": SPECTRUM,
     "quadrature.Exact": EXACT,
-    "amortised.Sweep": amortised.Sweep(*amortised.sweep.padded(NETWORK, ENCODER, (1, 2)), (1, 2), np.zeros(1)),
+    "amortised.EveryDimension": amortised.EveryDimension(
+        *amortised.dimensions.padded(NETWORK, ENCODER, (1, 2)), (1, 2), np.zeros(1)
+    ),
 }
-ROWS["amortised.Sweep.model"] = "d:one-of-the-dims"
+ROWS["amortised.EveryDimension.model"] = "d:one-of-the-dims"
 KINDS["one of the dims"] = Kind(1, {"another": (3, "3"), "text": ("1", "'1'"), "nothing": (None, "None")})
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cmog_lib import decoders, model, optimise
-from cmog_lib.decoders.layers import grow_and_convolve, linear_layer, uniform
+from cmog_lib.engine.convolutions import grow_and_convolve
+from cmog_lib.engine.weights import linear_layer, uniform
 
 KEY = jax.random.key(0)
 

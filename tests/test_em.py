@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cmog_lib import bound, datasets, decoders, em, model, ppca, quadrature
+from cmog_lib.engine.optimise import decoder as regression
 from cmog_lib.optimise import maximise
 from cmog_lib.posteriors import Weighted
 
@@ -56,7 +57,7 @@ def test_every_latent_that_was_decoded_is_counted(dtype, kind, monkeypatch):
         asked.append(found.evaluations)
         return found
 
-    monkeypatch.setattr(em, "maximise", counting)
+    monkeypatch.setattr(regression, "maximise", counting)
     run = em.fit(decoder(kind, dtype), data(dtype), quadrature.grid(1, 60), steps=3, max_steps=5, progress=False)
     each = asked if kind == "MLP" else [0, 0, 0]
     assert run.evaluations.tolist() == np.cumsum([0, *(60 * (1 + n) for n in each)]).tolist()

@@ -14,6 +14,7 @@ import pytest
 
 from cmog_lib import bound, decoders, em, model, posteriors, ppca, quadrature
 from cmog_lib.decoders import Linear, as_module
+from cmog_lib.engine import modules
 
 W, b, S = np.array([[1.0], [-0.5], [2.0]]), np.array([0.1, 0.2, 0.3]), 0.4
 KEY = jax.random.key(0)
@@ -221,7 +222,7 @@ def test_a_decoder_of_the_library_is_left_as_it_is(dtype):
     w = linear(dtype)
     assert as_module(w) is w
     traced = as_module(Plain(dtype))
-    assert type(traced) is decoders.contract.Plain and as_module(traced) is traced
+    assert type(traced) is modules.Plain and as_module(traced) is traced
 
 
 def test_what_computes_the_same_is_compiled_once():

@@ -142,10 +142,10 @@ def test_a_changed_encoder_gives_another_answer(dtype):
     assert (amortised.encoded(encoder, X).log_s == 1).all()
 
 
-def test_a_sweep_of_plain_classes_is_that_of_equinox_modules(dtype):
+def test_every_dimension_of_plain_classes_is_that_of_equinox_modules(dtype):
     X, options = data(dtype), {"steps": 3, "learning_rate": 0.1, **QUIET}
-    found = amortised.fit_sweep(Mine(dtype), Coder(dtype), X, (1, 2), **options)
-    other = amortised.fit_sweep(same(dtype), same_coder(dtype), X, (1, 2), **options)
+    found = amortised.fit_every_dimension(Mine(dtype), Coder(dtype), X, (1, 2), **options)
+    other = amortised.fit_every_dimension(same(dtype), same_coder(dtype), X, (1, 2), **options)
     rtol = 1e-3 if dtype == "float32" else 1e-9
     assert np.allclose(found.trace, other.trace, rtol=rtol)
     (w, encoder), (other_w, other_encoder) = found.model(1), other.model(1)

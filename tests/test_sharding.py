@@ -60,7 +60,7 @@ def found(tmp_path_factory) -> Iterator[dict[str, dict[str, np.ndarray]]]:
 
 # The parameters are names of sharded.functions(), which starts JAX and is therefore not asked here.
 ALL = re.findall(r'^        "(.+)": lambda X', (HERE / "sharded.py").read_text(encoding="utf-8"), re.M)
-TRAININGS = ["amortised.fit", "amortised.fit_sweep", "likelihood.fit"]
+TRAININGS = ["amortised.fit", "amortised.fit_every_dimension", "likelihood.fit"]
 NAMES = [name for name in ALL if name not in TRAININGS]
 COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 
@@ -92,10 +92,10 @@ def test_each_device_computes_its_share_of_a_batch_and_only_gradients_travel(fou
     assert {kind for _, kind in sent} == {"all-reduce"}
     shapes = re.findall(r"f64\[([\d,]*)\]", " ".join(shape for shape, _ in sent))
     numbers = sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
-    # What is reduced is the gradient in the parameters, with a few sums; for a sweep that of one model at a time. In
-    # `likelihood.fit` it is the gradient in μ and σ at the nodes, since all devices decode the same nodes.
+    # What is reduced is the gradient in the parameters, with a few sums; for every dimension, of one model at a time.
+    # In `likelihood.fit` it is the gradient in μ and σ at the nodes, since all devices decode the same nodes.
     at_nodes = 2 * NODES**2 * D if name == "likelihood.fit" else 0
-    models = 2 if name == "amortised.fit_sweep" else 1
+    models = 2 if name == "amortised.fit_every_dimension" else 1
     assert max(parameters // models, at_nodes) <= numbers <= max(parameters, at_nodes) + 100
     # 7 rows of a batch of 56 on each of eight devices, and 56 rows nowhere.
     assert re.search(r"f64\[7,", step) and not re.search(r"f64\[56[,\]]", step)

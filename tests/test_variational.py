@@ -141,7 +141,7 @@ def test_on_a_grid_the_straight_decoders_optimum_is_its_closed_form(dtype):
 def test_on_a_grid_the_bound_never_falls_and_with_kl_it_adds_up_to_log_p_x(dtype, d):
     w, nodes = network(dtype, d), quadrature.grid(d, {1: 400, 2: 80, 3: 32}[d], {1: 6.0, 2: 6.0, 3: 4.0}[d])
     X = data_of(w, 3)
-    found = variational.cavi_grid(w, X, nodes, keep_path=True)
+    found = variational.cavi_grid(w, X, nodes)
     assert (jnp.diff(found.bound, axis=1) > -rounding(dtype)).all()
     assert jnp.allclose(jnp.exp(found.log_q).sum(axis=-1), 1, atol=1e-5)
     log_p_x = quadrature.log_p_x(w, X, nodes)
@@ -152,42 +152,44 @@ def test_on_a_grid_the_bound_never_falls_and_with_kl_it_adds_up_to_log_p_x(dtype
         assert abs(found.bound[i, -1] + gap - log_p_x[i]) < rounding(dtype)
         # One latent has nothing to be factorised, and several are not independent here.
         assert abs(gap) < rounding(dtype) if d == 1 else gap > 1e-3
-    # What was recorded on the way is the bound of the factors on the way.
-    for u in (0, 1, 2 * d):
-        factors = found.path[0, u]
-        on_way = Weighted(found.t, variational.grid.joined(factors))
-        assert abs(bound.lower_bound_on_nodes(w, on_way, X[0], nodes) - found.bound[0, u]) < rounding(dtype)
+    # What an update says that it reaches is the bound of its factors.
+    J = (model.log_p_x_given_t_table(w, X[:1], nodes.t)[0] + nodes.log_weight).reshape((found.axis.shape[1],) * d)
+    log_q = jnp.full_like(found.log_q[0], -np.log(found.axis.shape[1]))
+    for j in range(d):
+        log_q, reached = variational.grid.update(J, log_q, j)
+        on_way = Weighted(found.t, variational.grid.joined(log_q))
+        assert abs(bound.lower_bound_on_nodes(w, on_way, X[0], nodes) - reached) < rounding(dtype)
 
 
 def test_no_factor_can_be_changed_for_the_better(dtype):
     w, nodes = network(dtype), quadrature.grid(2, 60)
-    x = data_of(w, 1)[0]
-    found = variational.cavi_grid(w, x, nodes)
-    highest = found.bound[-1]
+    X = data_of(w, 1)
+    found = variational.cavi_grid(w, X, nodes)
+    highest = found.bound[0, -1]
     for seed in range(6):
-        noise = 0.1 * jax.random.normal(jax.random.key(seed), found.log_q.shape, found.log_q.dtype)
-        log_q = jax.nn.log_softmax(found.log_q + noise, axis=1)
-        assert bound.lower_bound_on_nodes(w, Weighted(found.t, variational.grid.joined(log_q)), x, nodes) < highest
+        noise = 0.1 * jax.random.normal(jax.random.key(seed), found.log_q.shape[1:], found.log_q.dtype)
+        q = Weighted(found.t, variational.grid.joined(jax.nn.log_softmax(found.log_q[0] + noise, axis=1)))
+        assert bound.lower_bound_on_nodes(w, q, X[0], nodes) < highest
 
 
 def test_two_humps_along_a_coordinate_are_one_factors_affair_and_across_both_only_one_is_seen(dtype):
-    nodes, x = quadrature.grid(2, 120, 4.0), jnp.asarray([1.5, 0.0], dtype)
+    nodes, X = quadrature.grid(2, 120, 4.0), jnp.asarray([[1.5, 0.0]], dtype)
 
     def climb(w, m):
-        start = Gaussian(jnp.asarray(m, dtype), jnp.full(2, -1.0, dtype))
-        found = variational.cavi_grid(w, x, nodes, start)
-        return found, quadrature.log_p_x(w, x[None], nodes)[0] - found.bound[-1]
+        start = Gaussian(jnp.asarray([m], dtype), jnp.full((1, 2), -1.0, dtype))
+        found = variational.cavi_grid(w, X, nodes, start)
+        return found, quadrature.log_p_x(w, X, nodes)[0] - found.bound[0, -1]
 
     # Along t_1 the posterior is a product: its factor has both humps, and nothing is missed.
     along, gap = climb(Folded(jnp.asarray(-1.5, dtype)), [1.0, 0.0])
-    assert abs(along.mean[0]) < 0.01 and along.s[0] > 1 and abs(gap) < 1e-3
+    assert abs(along.mean[0, 0]) < 0.01 and along.s[0, 0] > 1 and abs(gap) < 1e-3
     # Along the diagonal one of two equal humps is given up, log 2 = 0.69 nats, and the start says which.
     across = Folded(jnp.asarray(-1.5, dtype), np.pi / 4)
     (right, gap), (left, other_gap) = climb(across, [0.8, 0.8]), climb(across, [-0.8, -0.8])
     assert right.mean.min() > 0.8 and left.mean.max() < -0.8
     assert abs(gap - np.log(2)) < 0.02 and abs(gap - other_gap) < rounding(dtype, 10)
-    best = variational.cavi_grid(across, x, nodes)
-    assert best.bound[-1] > right.bound[-1] - 1e-4 and abs(best.mean[0]) > 0.8
+    best = variational.cavi_grid(across, X, nodes)
+    assert best.bound[0, -1] > right.bound[0, -1] - 1e-4 and abs(best.mean[0, 0]) > 0.8
 
 
 def test_many_starts_are_never_worse_than_few(dtype):
@@ -201,14 +203,14 @@ def test_many_starts_are_never_worse_than_few(dtype):
 def test_a_grid_too_coarse_for_the_factors_is_reported(dtype):
     w = Folded(jnp.asarray(-5.0, dtype))
     with pytest.warns(RuntimeWarning, match="fewer than two nodes along a coordinate"):
-        variational.cavi_grid(w, jnp.asarray([1.5, 0.3], dtype), quadrature.grid(2, 20))
+        variational.cavi_grid(w, jnp.asarray([[1.5, 0.3]], dtype), quadrature.grid(2, 20))
 
 
 def test_a_bound_that_has_not_settled_is_reported(dtype):
     w, nodes = linear(dtype), quadrature.grid(2, 60)
-    far = Gaussian(jnp.full(2, 4.0, dtype), jnp.full(2, -1.0, dtype))
+    far = Gaussian(jnp.full((1, 2), 4.0, dtype), jnp.full((1, 2), -1.0, dtype))
     with pytest.warns(RuntimeWarning, match=r"of 1 of 1 data was still rising after 1 sweeps, the first is X\[0\]"):
-        variational.cavi_grid(w, data_of(w, 1)[0], nodes, far, sweeps=1)
+        variational.cavi_grid(w, data_of(w, 1), nodes, far, sweeps=1)
 
 
 # Gradients by draws.
@@ -249,7 +251,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
 
     w, net, nodes = linear(jnp.float32), network(jnp.float32), quadrature.grid(2, 8)
     x, q = jnp.ones(5), Gaussian(jnp.zeros(2), jnp.zeros(2))
-    v, net_x = variational, jnp.ones(4)
+    v, net_x, net_X = variational, jnp.ones(4), jnp.ones((1, 4))
     shuffled = quadrature.Nodes(nodes.t[::-1].at[3].set(0.0), nodes.log_weight)
     three = Gaussian(jnp.zeros(3), jnp.zeros(3))
     calls = {
@@ -261,16 +263,22 @@ def test_what_does_not_fit_is_refused_by_name(entry_errors, wrong):
         "start": (lambda: v.cavi_linear(w, x, three), r"start.mean must be .* \[2\], got float32\[3\]"),
         "sweeps": (lambda: v.cavi_linear(w, x, sweeps=0), "sweeps must be an integer of at least 1, got 0"),
         "gap": (lambda: v.factorised_gap(net), "w must be a decoders.Linear"),
-        "order": (lambda: v.cavi_grid(net, net_x, shuffled), "nodes must be n.2 nodes of a product grid in row-major"),
+        "order": (
+            lambda: v.cavi_grid(net, net_X, shuffled),
+            "nodes must be n.2 nodes of a product grid in row-major",
+        ),
         "S": (
-            lambda: v.cavi_grid(net, net_x, quadrature.monte_carlo(2, M=50, key=KEY)),
+            lambda: v.cavi_grid(net, net_X, quadrature.monte_carlo(2, M=50, key=KEY)),
             r"quadrature.grid\(2, n\) makes them, got 50 others",
         ),
-        "nodes": (lambda: v.cavi_grid(net, net_x, nodes.t), "nodes must be Nodes, as quadrature.grid makes them"),
-        "starts": (lambda: v.cavi_grid(net, net_x, nodes, starts=0), "starts must be an integer of at least 1, got 0"),
-        "Start": (lambda: v.cavi_grid(net, net_x[None], nodes, q), r"start.mean must be .* \[1, 2\], got float32\[2\]"),
+        "nodes": (lambda: v.cavi_grid(net, net_X, nodes.t), "nodes must be Nodes, as quadrature.grid makes them"),
+        "starts": (
+            lambda: v.cavi_grid(net, net_X, nodes, starts=0),
+            "starts must be an integer of at least 1, got 0",
+        ),
+        "Start": (lambda: v.cavi_grid(net, net_X, nodes, q), r"start.mean must be .* \[1, 2\], got float32\[2\]"),
         "sigma": (
-            lambda: v.cavi_grid(Broken(jnp.zeros(())), jnp.ones(2), nodes),
+            lambda: v.cavi_grid(Broken(jnp.zeros(())), jnp.ones((1, 2)), nodes),
             r"w must return finite and positive sigma, got sigma\[0\] = nan at t = \[3.75",
         ),
         "N": (

@@ -10,6 +10,7 @@ import pytest
 from test_variational import KEY, Folded, data_of, linear, network
 
 from cmog_lib import bound, datasets, decoders, ppca, quadrature, variational
+from cmog_lib.engine import gaussians
 from cmog_lib.optimise import NotFinite
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
@@ -80,13 +81,13 @@ def test_what_was_found_can_be_gone_on_from(dtype):
 def test_another_decoder_of_the_same_shape_compiles_nothing_anew(monkeypatch):
     w = network(jnp.float32)
     X = data_of(w, N)
-    mean_bound, traces = variational.gaussian._mean_bound, []
+    log_ratios, traces = variational.gaussian.log_ratios, []
 
     def counted(*args):
         traces.append(None)
-        return mean_bound(*args)
+        return log_ratios(*args)
 
-    monkeypatch.setattr(variational.gaussian, "_mean_bound", counted)
+    monkeypatch.setattr(variational.gaussian, "log_ratios", counted)
     variational.fit_q(w, X, steps=10, **QUIET)
     once = len(traces)
     other = jax.tree.map(lambda leaf: 1.1 * leaf if eqx.is_inexact_array(leaf) else leaf, w)
@@ -99,12 +100,12 @@ def test_an_interrupt_returns_what_there_is(monkeypatch):
     X, calls = data_of(w, N), []
 
     def interrupted(*args, **options):
-        found = variational.gaussian.ascend.__wrapped__(*args, **options)
+        found = gaussians.ascend.__wrapped__(*args, **options)
         calls.append(1)
         return eqx.tree_at(lambda found: found.interrupted, found, len(calls) == 2)
 
-    interrupted.__wrapped__ = variational.gaussian.ascend
-    monkeypatch.setattr(variational.gaussian, "ascend", interrupted)
+    interrupted.__wrapped__ = gaussians.ascend
+    monkeypatch.setattr(gaussians, "ascend", interrupted)
     found = variational.fit_q(w, X, steps=10, **QUIET)
     assert found.interrupted and len(found.trace) == 7 and found.q.m.shape == (N, 2)
 
@@ -219,7 +220,7 @@ def test_one_step_is_the_loops_first(dtype):
 
 def test_an_interrupted_run_returns_what_it_has(monkeypatch):
     w, X = curve(jnp.float32)
-    ascend, calls = variational.em.ascend, []
+    ascend, calls = variational.em.ascend_on_batches, []
 
     def stopping(*args, **options):
         calls.append(1)
@@ -227,7 +228,7 @@ def test_an_interrupted_run_returns_what_it_has(monkeypatch):
             raise KeyboardInterrupt
         return ascend(*args, **options)
 
-    monkeypatch.setattr(variational.em, "ascend", stopping)
+    monkeypatch.setattr(variational.em, "ascend_on_batches", stopping)
     run = variational.fit(w, X, steps=9, e_steps=5, m_steps=2, **QUIET)
     assert run.interrupted and len(run.path) == len(run.log_p_x) == len(run.evaluations) == 3 and len(run.bound) == 4
     assert run.q.m.shape == (100, 1)

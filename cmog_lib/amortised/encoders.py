@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.decoders.contract import traced
-from cmog_lib.decoders.layers import Dense, uniform
+from cmog_lib.decoders.layers import Dense
 from cmog_lib.engine import door
+from cmog_lib.engine.convolutions import halve_and_convolve
 from cmog_lib.engine.door import full_precision
+from cmog_lib.engine.encoders import checked, finite
+from cmog_lib.engine.weights import uniform
 from cmog_lib.posteriors import Gaussian
 
 __all__ = ["CNN", "MLP", "Encoder", "Linear", "as_module", "encoded"]
@@ -37,6 +39,9 @@ class Encoder(Protocol):
     def data_dim(self) -> int: ...
 
     def __call__(self, x: Float[Array, "D"]) -> Gaussian: ...
+
+
+E = TypeVar("E", bound=Encoder)  # for functions that return an encoder of the class that they were given
 
 
 class Linear(eqx.Module):
@@ -159,25 +164,6 @@ class CNN(eqx.Module):
         return Gaussian(*jnp.split(self.dense(a.reshape(-1)), 2))
 
 
-def halve_and_convolve(
-    a: Float[Array, "h w c_in"], kernel: Float[Array, "2 2 c_in c_out"]
-) -> Float[Array, "H W c_out"]:
-    """out_yx = Σ_ij K_ijᵀ a_{2y+i, 2x+j}, i, j = 0, 1: every square of four pixels becomes one, with more channels.
-
-    Args:
-        a: [h, w, c_in], an image, with zeros beyond its edge.
-        kernel: [2, 2, c_in, c_out], K.
-
-    Returns:
-        [H, W, c_out]; H and W are half of h and w, rounded up.
-    """
-    h, w, c = a.shape
-    even = jnp.pad(a, ((0, h % 2), (0, w % 2), (0, 0)))
-    squares = even.reshape(-(-h // 2), 2, -(-w // 2), 2, c)
-    return jnp.einsum("yixjc,ijce->yxe", squares, kernel)
-
-
-@full_precision
 def as_module(encoder: Any, w: Any = None) -> Any:
     """The same encoder x ↦ q(t|x), in a form that a jitted function takes as an argument; see `decoders.as_module`.
 
@@ -191,43 +177,12 @@ def as_module(encoder: Any, w: Any = None) -> Any:
     Raises:
         ValueError: if a part is missing or does not fit, naming it.
     """
-    missing = [part for part in ("latent_dim", "data_dim", "__call__") if not hasattr(encoder, part)]
-    if missing:
-        raise ValueError(
-            "encoder must have latent_dim, data_dim and q = encoder(x);"
-            f" got {type(encoder).__name__} without {', '.join(missing)}"
-        )
-    for part in ("latent_dim", "data_dim"):
-        its = door.count(f"encoder.{part}", getattr(encoder, part))
-        ours = its if w is None else getattr(w, part)
-        if ours != its:
-            raise ValueError(f"encoder.{part} must be the decoder's, w.{part} = {ours}, got {its}")
-    expected = f"encoder(x) must be a posteriors.Gaussian over t of shape [{encoder.latent_dim}]"
-    try:
-        encoder = traced(encoder, "data_dim")
-        q = door.called(encoder, encoder.data_dim)
-    except Exception as error:  # whatever a class written in a notebook may raise
-        raise ValueError(f"{expected}, got none: it raised {type(error).__name__}: {error}") from error
-    if not isinstance(q, Gaussian) or q.m.shape != (encoder.latent_dim,):
-        came = f"{type(q).__name__}" + (f" over t of shape {list(q.m.shape)}" if isinstance(q, Gaussian) else "")
-        raise ValueError(f"{expected}, got {came}")
-    return encoder
+    return checked(encoder, w)
 
 
-def _encoder(name: str, encoder: Any, given: dict[str, Any]) -> Any:
-    return as_module(encoder)
-
-
-def _X(name: str, X: Any, given: dict[str, Any]) -> Array:
-    return door.array(name, X, ("N", given["encoder"].data_dim))
-
-
-def fitting(name: str, encoder: Any, given: dict[str, Any]) -> Any:
-    """Checks that an encoder fits the decoder w: a kind of argument for `door`."""
-    return as_module(encoder, given["w"])
-
-
-@door.door(encoder=_encoder, X=_X)
+@door.door("encoder X")
+@finite
+@eqx.filter_jit
 def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     """q(t|x_i) for all data at once.
 
@@ -241,15 +196,4 @@ def encoded(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     Raises:
         ValueError: if the data do not fit the encoder, or m or log s is not finite, naming the datum.
     """
-    q = encode(encoder, X)
-    good = (jnp.isfinite(q.m) & jnp.isfinite(q.log_s)).all(axis=1)
-    if not isinstance(good, jax.core.Tracer) and not bool(good.all()):
-        i = int(jnp.argmin(good))
-        came = f"m = {q.m[i].tolist()} and log s = {q.log_s[i].tolist()}"
-        raise ValueError(f"encoder must return a finite m and log s, got {came} for X[{i}]")
-    return q
-
-
-@eqx.filter_jit
-def encode(encoder: Any, X: Float[Array, "N D"]) -> Gaussian:
     return jax.vmap(encoder)(X)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cmog_lib import bound, quadrature
-from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder, encoded
 from cmog_lib.decoders import Decoder
+from cmog_lib.engine import draws
 from cmog_lib.engine.door import door
-from cmog_lib.engine.draws import effective_draws, warn_if_few
+from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import FullGaussian, Gaussian
 from cmog_lib.variational import cavi_grid, fit_q
 
@@ -51,7 +51,7 @@ class Ladder(eqx.Module):
         return {rung: self.value[TRUTH] - value for rung, value in self.value.items() if rung != TRUTH}
 
 
-@door("w key X starts n:from-two half_width:positive", encoder=encoders.fitting)
+@door("w encoder key X starts n:from-two half_width:positive")
 def gap_ladder(
     w: Decoder,
     encoder: Encoder,
@@ -93,34 +93,20 @@ def gap_ladder(
 
     Source: Cremer, Li and Duvenaud 2018, who call the last step the amortisation gap.
     """
-    d, told = w.latent_dim, encoded(encoder, X)
-    told_bound = gaussian_bound(w, told, X, key=key)
-    value: dict[str, Any] = {TRUTH: None}
-    error: dict[str, Any] = {TRUTH: None}
-    q: dict[str, Any] = {}
-    evaluations: dict[str, int] = {}
-
-    def search(rung: str, told: Any) -> None:
-        q[rung], value[rung], error[rung], evaluations[rung] = _best(w, X, told, told_bound, key, starts, progress)
-
-    search(FULL, _as_full(told))
-    if d <= 2:
-        exact = quadrature.exact(w, X)
-        value[TRUTH], error[TRUTH] = exact.log_p_x, exact.error
-        # By sums on a grid (for d = 1 of the posterior itself). Its error is taken to be that of log p on its nodes.
-        nodes = quadrature.grid(d, n, half_width)
-        q[FREE] = cavi_grid(w, X, nodes, starts=2, sweeps=60)
-        value[FREE] = q[FREE].bound[:, -1]
-        error[FREE] = np.abs(np.asarray(quadrature.log_p_x(w, X, nodes)) - exact.log_p_x)
-        evaluations[FREE] = len(nodes.t)
-    else:
-        weights = bound.log_weights(w, q[FULL], X, M=DRAWS, key=key)
-        warn_if_few(float(jnp.median(jax.vmap(effective_draws)(weights))), DRAWS)
-        value[TRUTH], error[TRUTH] = _log_mean(weights)
-    search(GAUSSIAN, told)
-    q[ENCODER], (value[ENCODER], error[ENCODER]), evaluations[ENCODER] = told, told_bound, 0
-    value, error = ({rung: np.asarray(row, np.float64) for rung, row in rows.items()} for rows in (value, error))
-    return Ladder(value, error, q, evaluations)
+    q = encoded(encoder, X)
+    value, error = gaussian_bound(w, q, X, key=key)
+    told = Rung(q, value, error, 0)
+    options: Any = {"starts": starts, "key": key, "progress": progress}
+    rungs = {FULL: searched(w, X, told, full=True, **options)}
+    truth, truth_error = reference(w, rungs[FULL].q, X, key)
+    if w.latent_dim <= 2:
+        rungs[FREE] = free_product(w, X, quadrature.grid(w.latent_dim, n, half_width), truth)
+    rungs[GAUSSIAN] = searched(w, X, told, full=False, **options)
+    rungs[ENCODER] = told
+    values = {TRUTH: truth} | {name: rung.value for name, rung in rungs.items()}
+    errors = {TRUTH: truth_error} | {name: rung.error for name, rung in rungs.items()}
+    evaluations = {name: rung.evaluations for name, rung in rungs.items()}
+    return Ladder(in_double(values), in_double(errors), {name: rung.q for name, rung in rungs.items()}, evaluations)
 
 
 @door("w key X draws q:gaussian")
@@ -163,33 +149,42 @@ def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
     return expected + q.entropy
 
 
-def _as_full(q: Gaussian) -> FullGaussian:
-    return FullGaussian(q.m, q.s[..., None] * jnp.eye(q.s.shape[-1], dtype=q.s.dtype)[None])
+class Rung(NamedTuple):
+    """The q of a family with the highest bound for each datum, L(w, q_i), its error, and the decoder evaluations."""
+
+    q: Any
+    value: Float[Array, "N"]
+    error: Float[Array, "N"]
+    evaluations: int
 
 
-def _best(
-    w: Any, X: Array, told: Any, told_bound: tuple[Array, Array], key: Array, starts: int, progress: bool
-) -> tuple[Any, Any, Any, int]:
-    """The best q found for each datum, its bound and error; the encoder's q if no search ended with a higher bound.
-
-    Last, the number of decoder evaluations of the search.
-    """
-    found = fit_q(w, X, key=key, full=isinstance(told, FullGaussian), starts=starts, progress=progress)
+def searched(w: Any, X: Array, told: Rung, *, full: bool, starts: int, key: Array, progress: bool) -> Rung:
+    """The Gaussian q that `fit_q` finds for each datum; the encoder's if no search ended with a higher bound."""
+    found = fit_q(w, X, key=key, full=full, starts=starts, progress=progress)
     if found.interrupted:  # half a climb would pass for a gap
         raise KeyboardInterrupt
-    climbed = found.q
-    (value, error), (value_told, error_told) = gaussian_bound(w, climbed, X, key=key), told_bound
-    kept = (value_told > value) | jnp.isnan(value)
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    best = jax.tree.map(choose, told, climbed)
-    return best, choose(value_told, value), choose(error_told, error), found.evaluations
+    value, error = gaussian_bound(w, found.q, X, key=key)
+    kept = (told.value > value) | jnp.isnan(value)
+    q = FullGaussian(told.q.m, jax.vmap(jnp.diag)(told.q.s)) if full else told.q
+    q, value, error = draws.chosen(kept, (q, told.value, told.error), (found.q, value, error))
+    return Rung(q, value, error, found.evaluations)
 
 
-def _log_mean(weights: Array) -> tuple[Array, Array]:
-    """log of the mean weight and its standard error, to first order."""
-    M = weights.shape[1]
-    log_mean = jax.nn.logsumexp(weights, axis=1) - np.log(M)
-    return log_mean, jnp.exp(weights - log_mean[:, None]).std(axis=1) / np.sqrt(M)
+def reference(w: Any, q: FullGaussian, X: Array, key: Array) -> tuple[Any, Any]:
+    """log p(x_i|w) and its error: by quadrature, or for d > 2 by importance sampling from q."""
+    if w.latent_dim <= 2:
+        exact = quadrature.exact(w, X)
+        return exact.log_p_x, exact.error
+    return draws.log_mean(bound.log_weights(w, q, X, M=DRAWS, key=key))
+
+
+def free_product(w: Any, X: Array, nodes: Nodes, log_p_x: Any) -> Rung:
+    """The free q of `cavi_grid` for each datum; the error of its bound is taken to be that of log p on its nodes."""
+    q = cavi_grid(w, X, nodes, starts=2, sweeps=60)
+    error = jnp.abs(quadrature.log_p_x(w, X, nodes) - log_p_x)
+    return Rung(q, q.bound[:, -1], error, len(nodes.t))
+
+
+def in_double(rows: dict[str, Any]) -> dict[str, Float[np.ndarray, "N"]]:
+    """The rows as NumPy arrays in double precision."""
+    return {name: np.asarray(row, np.float64) for name, row in rows.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
@@ -11,22 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from cmog_lib.amortised import encoders
-from cmog_lib.amortised.encoders import Encoder, encode
+from cmog_lib.amortised.encoders import E, Encoder
 from cmog_lib.bound import kl_to_prior
 from cmog_lib.decoders import Decoder, as_module
-from cmog_lib.engine.door import described, door
-from cmog_lib.engine.optimise.batches import batch_of, batch_size_for, shares_of
-from cmog_lib.engine.optimise.faults import given_back, parameters_of, with_facts
+from cmog_lib.decoders.contract import W
+from cmog_lib.engine import draws
+from cmog_lib.engine.door import door
+from cmog_lib.engine.encoders import described
+from cmog_lib.engine.modules import Held
+from cmog_lib.engine.optimise.batches import ascend_on_batches
+from cmog_lib.engine.optimise.gradient import moved, value_and_gradient
 from cmog_lib.engine.optimise.interrupts import interruptible
 from cmog_lib.model import log_p_x_given_t
-from cmog_lib.optimise import Ascent, NotFinite, ascend, pieces
-
-SEEN = 1024  # number of data to inspect if a bound is not finite
-FAR, WIDE = 1e3, 10.0  # m(x) or s(x) too large for any posterior under p(t) = N(0, I); standard deviation of raw data
+from cmog_lib.optimise import pieces
 
 
-class Trained(eqx.Module):
+class Trained(eqx.Module, Generic[W, E]):
     """Result of `fit`. Pass w and encoder to `fit` again to continue.
 
     Attributes:
@@ -36,13 +36,13 @@ class Trained(eqx.Module):
         interrupted: whether Ctrl-C stopped the training.
     """
 
-    w: Any
-    encoder: Any
+    w: W
+    encoder: E
     trace: Float[np.ndarray, "steps"]
     interrupted: bool = False
 
 
-@door("w:decoder x M key", encoder=encoders.fitting)
+@door("w:decoder encoder x M key")
 def lower_bound(
     w: Decoder, encoder: Encoder, x: Float[Array, "D"], *, M: int = 1, key: Key[Array, ""]
 ) -> Float[Array, ""]:
@@ -68,14 +68,14 @@ def lower_bound(
     Source: Kingma and Welling 2014, equation 7.
     """
     q = encoder(x)
-    T = q.sample(M=M, key=key)
-    return jnp.mean(jax.vmap(lambda t: log_p_x_given_t(w, x, t))(T)) - kl_to_prior(q).sum()
+    log_p = draws.mean(lambda t: log_p_x_given_t(w, x, t), q.sample(M=M, key=key))
+    return log_p - kl_to_prior(q).sum()
 
 
-@door("w X M key learning_rate:number", encoder=encoders.fitting)
+@door("w encoder X M key learning_rate:number")
 def vae_step(
-    w: Decoder, encoder: Encoder, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
-) -> tuple[Any, Any, Float[Array, ""]]:
+    w: W, encoder: E, X: Float[Array, "N D"], *, learning_rate: Any, key: Key[Array, ""], M: int = 1
+) -> tuple[W, E, Float[Array, ""]]:
     """(w, φ) ← (w, φ) + η ∇ 1/N Σ_i L(w, q_φ(t|x_i)): one step of gradient ascent, on decoder and encoder at once.
 
     This is the formula to read. `fit` takes the same gradient with Adam, on a new batch at every step, with many steps
@@ -95,17 +95,15 @@ def vae_step(
     Raises:
         ValueError: as `fit` does.
     """
-    parameters, rest = parameters_of((w, encoder))
-    value, gradient = _value_and_gradient(parameters, rest, X, M, key)
-    moved = jax.tree.map(lambda parameter, slope: parameter + learning_rate * slope, parameters, gradient)
-    return *given_back(eqx.combine(rest, moved)), value
+    value, gradient = value_and_gradient(mean_bound, (w, encoder), X, M, key)
+    return *moved((w, encoder), learning_rate, gradient), value
 
 
-@door("w:decoder X:X-mapped M chunk batch_size key", encoder=encoders.fitting)
+@door("w:decoder encoder X:X-mapped M chunk batch_size key")
 @interruptible
 def fit(
-    w: Decoder,
-    encoder: Encoder,
+    w: W,
+    encoder: E,
     X: Float[Array | np.ndarray, "N D"],
     *,
     steps: int,
@@ -118,7 +116,7 @@ def fit(
     chunk: int = 100,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-) -> Trained:
+) -> Trained[W, E]:
     """max_{w,φ} 1/N Σ_i L(w, q_φ(t|x_i)), by stochastic gradients: decoder and encoder learn together.
 
     After Ctrl-C it returns the result so far. To continue, call it again with the decoder and encoder that it returned,
@@ -151,87 +149,33 @@ def fit(
         NotFinite: if the bound or a parameter is not finite, with the step and the values there; its `ascent.w` is the
             last good (w, encoder).
     """
-    given, w = w, as_module(w)
-    batch_size, shares = batch_size_for(X, batch_size), shares_of(X)
-
-    def problem(X: Any) -> Problem:
-        return Problem(jnp.asarray(X, float), w if hold_w else None, batch_size, shares, M)
-
-    data: Any
+    both: tuple[Any, E] = Held(as_module(w)) if hold_w else as_module(w), encoder
+    options: Any = {"steps": steps, "optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk}
+    options |= {"batch_size": batch_size, "progress": progress, "checkpoint": checkpoint}
+    data: Any = X
     if isinstance(X, np.memmap):
         key, key_pieces = jax.random.split(key)
-        data = map(problem, pieces(X, min(chunk * batch_size, len(X)), key=key_pieces))
-    else:
-        data = problem(X)
-    options: Any = {"optimiser": optimiser, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
-    options["checkpoint"] = checkpoint
-    both: Any = encoder if hold_w else (w, encoder)
-    try:
-        found = ascend(_mean_bound_of_batch, both, data, steps=steps, key=key, **options)
-    except NotFinite as error:
-        good = Ascent((given, error.ascent.w), error.ascent.trace) if hold_w else error.ascent
-        w, encoder = good.w
-        raise with_facts(NotFinite(str(error), error.step, good), seen(w, encoder, X, key)) from error
-    w, encoder = (given, found.w) if hold_w else found.w
-    return Trained(w, encoder, found.trace, found.interrupted)
+        data = pieces(X, min(chunk * batch_size, len(X)), key=key_pieces)
+
+    def facts(both: Any, _: Any, key: Array) -> str:
+        return described(both[0], both[1], X, key)
+
+    found = ascend_on_batches(mean_bound, both, data, M, key=key, facts=facts, **options)
+    return Trained(w if hold_w else found.w[0], found.w[1], found.trace, found.interrupted)
 
 
-def seen(w: Any, encoder: Any, X: Any, key: Key[Array, ""]) -> str:
-    """What encoder and decoder return for the first data, in words: for the message when a bound is not finite."""
-    X = jnp.asarray(X[:SEEN])
-    q = encode(encoder, X)
-    for name, part in (("m", q.m), ("log s", q.log_s)):
-        if not bool(jnp.isfinite(part).all()):
-            i = int(jnp.argmin(jnp.isfinite(part).all(axis=1)))
-            return f"the encoder's {name}(x) is {part[i].tolist()} for X[{i}]"
-    spread = float(jnp.std(X))
-    said = f"the encoder's log s(x) reaches {float(q.log_s.max()):.3g} and |m(x)| {float(jnp.abs(q.m).max()):.3g}"
-    if not bool((jnp.maximum(jnp.abs(q.m), q.s) < FAR).all()):
-        said += f", where p(t) has a standard deviation of 1; the data have one of {spread:.3g}"
-        return f"{said}: scale them, X / {spread:.3g}" if spread > WIDE else said
-    return f"{said}; {described(w, q.sample(M=1, key=key)[0], X)}"
+def mean_bound(both: Any, X: Float[Array, "N D"], M: int, key: Key[Array, ""]) -> Float[Array, ""]:
+    """1/N Σ_i L(w, q_φ(t|x_i)), each by its own M draws: what `fit` maximises, on a batch.
 
-
-@eqx.filter_jit
-def _value_and_gradient(parameters: Any, rest: Any, X: Array, M: int, key: Array) -> tuple[Array, Any]:
-    return jax.value_and_grad(lambda parameters: _mean_bound(eqx.combine(parameters, rest), X, M, key))(parameters)
-
-
-class Problem(eqx.Module):
-    """What a step needs besides the parameters it moves.
-
-    Attributes:
+    Args:
+        both: decoder and encoder.
         X: [N, D], data.
-        w: the decoder if it is held, else None.
-        batch_size: number of data in a step.
-        shares: number of devices over which the data are distributed.
         M: number of draws for each datum.
+        key: random key.
+
+    Returns:
+        The mean of `lower_bound` over the data, nats per datum.
     """
-
-    X: Float[Array, "N D"]
-    w: Any
-    batch_size: int
-    shares: int
-    M: int
-
-
-def _mean_bound_of_batch(moved: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    both = moved if problem.w is None else (problem.w, moved)
-    return batch_bound(both, problem, key)
-
-
-def batch_bound(both: tuple[Any, Any], problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    """The mean bound of data drawn at random, an estimate of the mean over all data."""
-    key_batch, key_draws = jax.random.split(key)
-    X = batch_of(problem.X, problem.batch_size, problem.shares, key_batch)
-    return _mean_bound(both, X, problem.M, key_draws)
-
-
-def _mean_bound(both: tuple[Any, Any], X: Array, M: int, key: Key[Array, ""]) -> Float[Array, ""]:
-    # `lower_bound` of every datum, with the same draws, written out so that both networks get plain matrices: a row for
-    # each pair of a datum and a draw. A separate axis of draws for each datum would cost a fifth of a step's time.
     w, encoder = both
-    q = jax.vmap(lambda x: encoder(x))(X)
-    T = jax.vmap(lambda q, key: q.sample(M=M, key=key))(q, jax.random.split(key, len(X))).reshape(-1, w.latent_dim)
-    log_p = jax.vmap(lambda x, t: log_p_x_given_t(w, x, t))(jnp.repeat(X, M, axis=0), T)
-    return jnp.mean(log_p) - jnp.mean(kl_to_prior(q).sum(axis=1))
+    keys = jax.random.split(key, len(X))
+    return jnp.mean(jax.vmap(lambda x, key: lower_bound(w, encoder, x, M=M, key=key))(X, keys))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine.door import door, warn
+from cmog_lib.engine.coarse import warn_if_missed
+from cmog_lib.engine.door import door
 from cmog_lib.model import LOG_2PI, log_p_x_given_t_table
 from cmog_lib.nodes import Nodes
 from cmog_lib.posteriors import FullGaussian, Gaussian, Weighted
@@ -88,12 +89,7 @@ def on_nodes(q: Gaussian | FullGaussian, nodes: Nodes) -> Weighted:
     """
     log_cell = nodes.log_weight + 0.5 * jnp.sum(nodes.t**2 + LOG_2PI, axis=1)
     log_q = jax.vmap(q.log_q)(nodes.t) + log_cell
-    missed = jnp.abs(jnp.expm1(jax.nn.logsumexp(log_q)))
-    if not isinstance(missed, jax.core.Tracer) and not missed < 0.01:
-        warn(
-            f"q adds up to {1 + float(jnp.expm1(jax.nn.logsumexp(log_q))):.3g} on these nodes, not to 1: it is narrower"
-            " than their cells or reaches out of their box. Take more nodes, or a wider grid"
-        )
+    warn_if_missed(log_q)
     return Weighted(nodes.t, log_q)  # which normalises
 
 

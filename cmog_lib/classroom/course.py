@@ -26,7 +26,7 @@ from jaxtyping import Array, Key
 
 from cmog_lib import amortised, datasets, decoders, likelihood
 from cmog_lib.amortised import encoders
-from cmog_lib.amortised.sweep import padded
+from cmog_lib.amortised.dimensions import padded
 from cmog_lib.datasets import Images
 from cmog_lib.optimise.checkpoint import Checkpoint
 
@@ -162,10 +162,10 @@ def by_bound(both: Any, images: Images, steps: int, total: int, key: Key[Array, 
 
 
 def every_d_by_bound(both: Any, images: Images, steps: int, total: int, key: Key[Array, ""]) -> Any:
-    """The same for all latent dimensions of DIMS at once: padded models, as in `amortised.Sweep`."""
+    """The same for all latent dimensions of DIMS at once: padded models, as in `amortised.EveryDimension`."""
     w, encoder = both
-    sweep = amortised.fit_sweep(w, encoder, images.X, DIMS, steps=steps, key=key, progress=False)
-    return sweep.w, sweep.encoder
+    found = amortised.fit_every_dimension(w, encoder, images.X, DIMS, steps=steps, key=key, progress=False)
+    return found.w, found.encoder
 
 
 def _mlp(d: int, **options: Any) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
-from cmog_lib.engine.objects import Program, taken_apart
+from cmog_lib.engine.modules import traced
 
 
 @runtime_checkable
@@ -35,52 +33,7 @@ class Decoder(Protocol):
     def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]: ...
 
 
-class Constants(eqx.Module):
-    """Arrays that training does not change.
-
-    Attributes:
-        arrays: the arrays.
-        unmovable: names of those that training should change, but cannot.
-    """
-
-    arrays: tuple[Array, ...]
-    unmovable: tuple[str, ...] = eqx.field(static=True)
-
-
-class Plain(eqx.Module):
-    """μ, σ = w(t), or q = encoder(x), for an object of any class: every array that it reads is an argument.
-
-    Attributes:
-        parts: its parameters, the floating-point arrays in its attributes.
-        constants: all other arrays that a call reads, global ones among them.
-        program: what a call does with both.
-        latent_dim: d.
-        data_dim: D.
-    """
-
-    parts: tuple[Array, ...]
-    constants: Constants
-    program: Program = eqx.field(static=True)
-    latent_dim: int = eqx.field(static=True)
-    data_dim: int = eqx.field(static=True)
-
-    @full_precision
-    def __call__(self, t: Float[Array, "n"]) -> Any:
-        # Traced once more, since the precision may differ here, and evaluated at the constants of this object.
-        call, output = self.program.trace(self.parts, t)
-        pairs = zip(self.constants.arrays, call.consts, strict=True)
-        constants = [new if new.dtype == old.dtype else new.astype(old.dtype) for new, old in pairs]
-        leaves = jax.core.eval_jaxpr(call.jaxpr, constants, *self.parts, t)
-        return jax.tree.unflatten(jax.tree.structure(output), leaves)
-
-    @property
-    def output_shapes(self) -> Any:
-        """What a call returns, as shapes. They are known from the trace, so that no check has to trace again."""
-        return self.program.output_shapes
-
-    def stands_for(self) -> Any:
-        """A copy of the object, of its own class, with these parts."""
-        return self.program.rebuilt(self.parts)
+W = TypeVar("W", bound=Decoder)  # for functions that return a decoder of the class that they were given
 
 
 @full_precision
@@ -107,29 +60,3 @@ def as_module(w: Decoder) -> Any:
         door.decoder(w)  # says it in the library's words
         raise
     return door.decoder(module)
-
-
-def traced(f: Any, argument: str) -> Any:
-    """A decoder or an encoder as a module.
-
-    Args:
-        f: decoder or encoder.
-        argument: name of the dimension of its argument, "latent_dim" or "data_dim".
-
-    Returns:
-        f in the session's precision if it is made of the library's classes, otherwise a `Plain`.
-    """
-    if is_known(f):
-        return door.in_session(f)
-    dims = {name: door.count(name, getattr(f, name)) for name in ("latent_dim", "data_dim")}
-    program, moved, constants, unmovable = taken_apart(f, dims[argument])
-    return Plain(moved, Constants(constants, unmovable), program, **dims)
-
-
-def is_known(f: Any) -> bool:
-    """Whether f is made of arrays and of classes of this library, which read nothing from elsewhere."""
-
-    def foreign(node: Any) -> bool:
-        return isinstance(node, eqx.Module) and type(node).__module__.partition(".")[0] not in ("cmog_lib", "equinox")
-
-    return isinstance(f, eqx.Module) and all(map(eqx.is_array, jax.tree.leaves(f, is_leaf=foreign)))

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-
-def linear_layer(n_in: int, n_out: int, key: Key[Array, ""]) -> eqx.nn.Linear:
-    """`eqx.nn.Linear(n_in, n_out, key=key)`, with weights and biases drawn by `uniform`."""
-    blank = eqx.filter_eval_shape(eqx.nn.Linear, n_in, n_out, key=key)
-    drawn = [
-        jnp.asarray(uniform(k, part.shape, 1 / math.sqrt(n_in)))
-        for k, part in zip(jax.random.split(key), (blank.weight, blank.bias), strict=True)
-    ]
-    return eqx.tree_at(lambda layer: [layer.weight, layer.bias], blank, drawn)
-
-
-def uniform(key: Key[Array, ""], shape: tuple[int, ...], limit: float = 1.0) -> Any:
-    """`jax.random.uniform(key, shape, minval=-limit, maxval=limit)`, without a compilation for every shape.
-
-    The n-th number depends only on the key and n, so the numbers of any shape are the first of a longer row. The result
-    is a NumPy array, except inside `jit`.
-    """
-    if isinstance(key, jax.core.Tracer):
-        return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
-    count = math.prod(shape)
-    length = 64 ** max(1, math.ceil(math.log(count, 64)))
-    return np.asarray(_row(key, length, jnp.asarray(limit, float)))[:count].reshape(shape)
-
-
-@partial(jax.jit, static_argnames="length")
-def _row(key: Key[Array, ""], length: int, limit: Float[Array, ""]) -> Float[Array, "length"]:
-    return jax.random.uniform(key, (length,), minval=-limit, maxval=limit)
+from cmog_lib.engine.convolutions import grow_and_convolve
+from cmog_lib.engine.weights import linear_layer, uniform
 
 
 class Dense(eqx.Module):
@@ -123,33 +94,3 @@ class Convolutional(eqx.Module):
         for kernel, bias, shape in zip(self.kernels, self.biases, self.shapes[1:], strict=True):
             a = grow_and_convolve(jax.nn.gelu(a), kernel, shape) + bias[None, None]
         return a.reshape(-1)
-
-
-def grow_and_convolve(
-    a: Float[Array, "h w c_in"], kernel: Float[Array, "3 3 c_in c_out"], shape: tuple[int, int]
-) -> Float[Array, "H W c_out"]:
-    """out_yx = Σ_ij K_ijᵀ a_{⌊(y+i−1)/2⌋, ⌊(x+j−1)/2⌋}, i, j = 0, 1, 2: every pixel four times, then a 3×3 convolution.
-
-    Beyond the edge the values are zero.
-
-    Args:
-        a: [h, w, c_in], an image.
-        kernel: [3, 3, c_in, c_out], K.
-        shape: H and W of the output, at most 2h and 2w.
-
-    Returns:
-        [H, W, c_out].
-    """
-    # The channels are mixed before the image grows, and growing is a matrix product. On a CPU this is four times as
-    # fast as shifted copies and twenty times as fast as XLA's convolution, backward pass included.
-    rows, columns = (_grow(n, N) for n, N in zip(a.shape[:2], shape, strict=True))
-    mixed = jnp.einsum("hwc,ijce->hwije", a, kernel)
-    wide = jnp.einsum("jxw,hwije->hixe", columns.astype(a.dtype), mixed)
-    return jnp.einsum("iyh,hixe->yxe", rows.astype(a.dtype), wide)
-
-
-def _grow(n: int, N: int) -> np.ndarray:
-    """[3, N, n]: for each of a kernel's three positions, which of n input pixels is under which of N output pixels."""
-    long, place = np.arange(N)[None, :, None], np.arange(3)[:, None, None]
-    there = long + place - 1
-    return (there // 2 == np.arange(n)[None, None]) & (there >= 0) & (there < N)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from cmog_lib.decoders import projected
 from cmog_lib.engine.door import undecoded, warn
 from cmog_lib.model import log_p_xt
 from cmog_lib.posteriors import Gaussian
 
+ONE_BY_ONE = 4  # draws at most that are decoded one by one
 FEW = 100  # draws below which it is no wonder that one outweighs all others
 BLOCK = 256  # draws that are decoded at a time: their pictures fit into a processor's cache
+
+
+def mean(f: Callable[[Array], Array], T: Float[Array, "M d"]) -> Array:
+    """`jnp.mean(jax.vmap(f)(T))`; of few draws one by one, since of many data a second axis costs a third of a step."""
+    return sum(map(f, T[1:]), f(T[0])) / len(T) if len(T) <= ONE_BY_ONE else jnp.mean(jax.vmap(f)(T))
 
 
 def log_weights(w: Any, q: Any, x: Array, M: int, key: Array) -> Float[Array, "*batch M"]:
@@ -62,6 +69,23 @@ def effective_draws(log_weight: Float[Array, "M"]) -> Float[Array, ""]:
     largest = log_weight.max()
     relative = jnp.exp(log_weight - jnp.where(jnp.isfinite(largest), largest, 0))
     return jnp.sum(relative) ** 2 / jnp.maximum(jnp.sum(relative**2), jnp.finfo(relative.dtype).tiny)
+
+
+def log_mean(log_weight: Float[Array, "N M"]) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    """log 1/M Σ_s weight_s and its standard error, to first order; warns where few draws carry the weight."""
+    M = log_weight.shape[1]
+    warn_if_few(float(jnp.median(jax.vmap(effective_draws)(log_weight))), M)
+    value = jax.nn.logsumexp(log_weight, axis=1) - np.log(M)
+    return value, jnp.exp(log_weight - value[:, None]).std(axis=1) / np.sqrt(M)
+
+
+def chosen(kept: Bool[Array, "N"], these: Any, those: Any) -> Any:
+    """Row by row, `these` where they are kept and otherwise `those`, in all arrays of a pytree."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, these, those)
 
 
 @eqx.filter_jit

@@ -11,10 +11,12 @@ from jaxtyping import Array, Float
 
 from cmog_lib.decoders import Decoder, projected
 from cmog_lib.engine.door import at_modes
-from cmog_lib.model import log_p_xt
-from cmog_lib.posteriors import FullGaussian
+from cmog_lib.model import log_p_x_given_t_table, log_p_xt
+from cmog_lib.posteriors import FullGaussian, Gaussian
 
 HALVINGS = 8  # lengths that are tried of every step: 1, ½, … 1/128 of it
+LOOKED_AT = 4096  # draws from the prior for each of several starts, shared by all data; each takes its likeliest
+CLIMB, NEAR = 30, 0.1  # from there, the largest number of steps; the last one gains no more than so many nats
 
 
 def climb(
@@ -89,3 +91,29 @@ def _laplace(w: Any, X: Array, key: Array, starts: int, steps: int) -> tuple[Arr
 def scale_at(w: Any, T: Float[Array, "N d"]) -> Float[Array, "N d d"]:
     """L_i with L_i L_iᵀ = P(t_i)⁻¹: how wide the posterior is around t_i, as far as the decoder's slopes there tell."""
     return jax.vmap(scale, in_axes=(None, 0))(w, T)
+
+
+def near_draws(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Gaussian | FullGaussian, int]:
+    """N(t_i*, P(t_i*)⁻¹), or with the diagonal of P, around a mode t_i* near the likeliest of 4096 draws of p(t).
+
+    Returns q, m [K, N, d], from K = `starts` keys, and how many latents were decoded for them.
+    """
+    m, width, log_p, decoded = _near_draws(w, X, starts, full, key)
+    at_modes(w, m, log_p, width)
+    q = FullGaussian(m, width) if full else Gaussian(m, width)
+    return q, starts * LOOKED_AT + int(decoded)
+
+
+@eqx.filter_jit
+def _near_draws(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Array, Array, Array, Array]:
+    def log_s(t: Array) -> Array:
+        return -0.5 * jnp.log(jnp.diagonal(precision(w, t)))
+
+    def of_one_key(key: Array) -> tuple[Array, ...]:
+        T = jax.random.normal(key, (LOOKED_AT, w.latent_dim), X.dtype)
+        likeliest = T[jnp.nanargmax(log_p_x_given_t_table(w, X, T), axis=1)]
+        m, log_p, decoded = jax.vmap(lambda x, t: climb(w, x, t, CLIMB, NEAR))(X, likeliest)
+        return m, jax.vmap(lambda t: scale(w, t) if full else log_s(t))(m), log_p, decoded
+
+    m, width, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
+    return m, width, log_p, decoded.sum()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cmog_lib.bound import expected_log_joint
-from cmog_lib.decoders.linear import Linear, only_linear
-from cmog_lib.engine.door import door, warn
+from cmog_lib.decoders.linear import Linear
+from cmog_lib.engine.coordinates import warn_if_moved
+from cmog_lib.engine.door import door
 from cmog_lib.posteriors import Gaussian
 
 
@@ -31,12 +30,7 @@ class CoordinateAscent(eqx.Module):
     bound: Float[Array, "updates"]
 
 
-def _linear(name: str, w: Any, given: dict[str, Any]) -> Linear:
-    which = "for which E_(-j) log p(x,t|w) is closed form"
-    return only_linear(w, which, "; for any other decoder: cavi_grid")
-
-
-@door("w x sweeps start:factorised-or-none", w=_linear)
+@door("w:linear-for-cavi x sweeps start:factorised-or-none")
 def cavi_linear(
     w: Linear, x: Float[Array, "D"], start: Gaussian | None = None, *, sweeps: int = 100
 ) -> CoordinateAscent:
@@ -66,16 +60,11 @@ def cavi_linear(
         start = Gaussian(jnp.zeros(w.latent_dim, w.W.dtype), jnp.zeros(w.latent_dim, w.W.dtype))
     path, bound = updates(w, x, start, sweeps)
     q = jax.tree.map(lambda part: part[-1], path)
-    moved = jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s)
-    if not isinstance(moved, jax.core.Tracer) and not moved <= 1e-2:
-        warn(
-            f"the last of {sweeps} sweeps still moved m by {float(moved):.2g} s: the coordinates of t depend on each"
-            " other so much that each waits for the others. Take more sweeps",
-        )
+    warn_if_moved(jnp.max(jnp.abs(q.m - path.m[-1 - w.latent_dim]) / q.s), sweeps)
     return CoordinateAscent(q, path, bound)
 
 
-@door(w=_linear)
+@door("w:linear-for-cavi")
 def factorised_gap(w: Linear) -> Float[Array, ""]:
     """KL(q‖p(t|x,w)) = ½ (Σ_j log P_jj − log det P) at the best factorised q, P = I + WᵀΣ₀⁻¹W; in nats, for every x.
 
@@ -93,7 +82,7 @@ def factorised_gap(w: Linear) -> Float[Array, ""]:
 
     Source: Slide 18.
     """
-    P = _precision(w)
+    P = precision(w)
     return 0.5 * (jnp.sum(jnp.log(jnp.diagonal(P))) - jnp.linalg.slogdet(P)[1])
 
 
@@ -110,7 +99,7 @@ def updates(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian
     Returns:
         q before the first update and after each, m [U + 1, d], and their bounds [U + 1], in nats.
     """
-    P, h = _precision(w), (w.W / w.sigma[:, None]).T @ ((x - w.b) / w.sigma)
+    P, h = precision(w), (w.W / w.sigma[:, None]).T @ ((x - w.b) / w.sigma)
 
     def update(q: Gaussian, j: Array) -> tuple[Gaussian, Gaussian]:
         others = P[j] @ q.m - P[j, j] * q.m[j]
@@ -122,6 +111,7 @@ def updates(w: Linear, x: Array, start: Gaussian, sweeps: int) -> tuple[Gaussian
     return path, jax.vmap(lambda q: expected_log_joint(w, q, x) + q.entropy)(path)
 
 
-def _precision(w: Linear) -> Float[Array, "d d"]:
+def precision(w: Linear) -> Float[Array, "d d"]:
+    """P = I + WᵀΣ₀⁻¹W, that of p(t|x,w)."""
     scaled = w.W / w.sigma[:, None]
     return jnp.eye(w.latent_dim, dtype=w.W.dtype) + scaled.T @ scaled

@@ -43,7 +43,7 @@ def tolerance(name: str, value: Any, given: dict[str, Any]) -> float:
     return value
 
 
-def log_p_x(w: Any, X: Any, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, Cells]:
+def log_p_x(w: Any, X: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray, int, Cells]:
     """log p(x_i|w) and its error, how many latents this process decoded, and the cells of the i-th datum on demand.
 
     Equal to `quadrature.log_p_x` on a grid that is fine enough for every datum, up to the error.
@@ -56,14 +56,14 @@ def log_p_x(w: Any, X: Any, tolerance: float, max_cells: int) -> tuple[np.ndarra
 
         def settled(rows: np.ndarray) -> np.ndarray:
             nonlocal evaluations
-            values, error, evaluations, _ = refine.settle(double, rows.astype(float), tolerance, max_cells)
+            values, error, evaluations, _ = refine.settle(double, rows.astype(float), tolerance)
             return np.stack([values, error], axis=1)
 
         values, error = by_process(settled, X).T
 
     def cells_of(i: int) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            *_, cells = refine.settle(double, gathered(X[i : i + 1]).astype(float), tolerance, max_cells)
+            *_, cells = refine.settle(double, gathered(X[i : i + 1]).astype(float), tolerance)
         return cells
 
     missed = ~(error <= tolerance)
@@ -71,7 +71,7 @@ def log_p_x(w: Any, X: Any, tolerance: float, max_cells: int) -> tuple[np.ndarra
         worst = int(np.argmax(error))
         warn(
             f"exact did not reach tolerance={tolerance:g} for {missed.sum()} of {len(X)} data; the worst is"
-            f" X[{worst}] with error {error[worst]:.2g}. Raise max_cells (now {max_cells}) or the tolerance; where the"
+            f" X[{worst}] with error {error[worst]:.2g}. Raise the tolerance; where the"
             f" error is inf, the decoder turns too fast or its sigma is too small for these cells"
         )
     return values, error, evaluations, cells_of

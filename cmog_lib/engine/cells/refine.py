@@ -52,7 +52,7 @@ def first_lattice(w: Any, half_width: float) -> Lattice:
         n *= 2
 
 
-def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.ndarray, np.ndarray, int, Any]:
+def settle(w: Any, X: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int, Any]:
     """log p(x_i|w), its error, how many latents were decoded; and, of a single datum, the cells as t and log weight."""
     log_p_x, error = np.empty(len(X)), np.full(len(X), np.inf)
     # The prior's own mass fits in the first box; data that reach further get a box of twice the width, and again.
@@ -66,7 +66,7 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
         for at in range(0, len(pending), BLOCK):
             block = pending[at : at + BLOCK]
             size = min(BLOCK, 2 ** int(np.ceil(np.log2(len(pending)))))
-            answer = refine(w, values.pad(X[block], size), len(block), grid, surprises, tolerance, max_cells)
+            answer = refine(w, values.pad(X[block], size), len(block), grid, surprises, tolerance)
             log_p_x[block], outside[at : at + BLOCK] = answer.log_p_x, answer.outside
             error[block] = np.where(answer.outside | (grid.bent > BENT), np.inf, answer.error)
             evaluations, cells = evaluations + answer.evaluations, answer.cells
@@ -74,9 +74,7 @@ def settle(w: Any, X: np.ndarray, tolerance: float, max_cells: int) -> tuple[np.
     return log_p_x, error, evaluations, cells
 
 
-def refine(
-    w: Any, X: np.ndarray, N: int, grid: Lattice, surprises: np.ndarray, tolerance: float, max_cells: int
-) -> Sum:
+def refine(w: Any, X: np.ndarray, N: int, grid: Lattice, surprises: np.ndarray, tolerance: float) -> Sum:
     """log p(x_i|w) on cells of `grid` and below, for the first N data of a block."""
     d, shown = grid.latent_dim, None
     if len(surprises):
@@ -84,7 +82,7 @@ def refine(
         shown = Probes(surprises, values.pairs(w, X, datum, surprises, probe).reshape(N, -1))
     log_p_x, outside, dropped, cells = _first(w, X, N, grid, shown, margin(tolerance))
     begun = log_p_x, dropped, np.full(N, np.inf), np.zeros((len(X), d)), (1 + 2 * d) * grid.n**d
-    block = steps.Block(w, X, grid, shown, tolerance, max_cells, *begun)
+    block = steps.Block(w, X, grid, shown, tolerance, *begun)
 
     work = [(cells, 0)] if len(cells.datum) else []
     while work:

@@ -11,6 +11,7 @@ from cmog_lib.engine.cells import lattice, probes, values
 from cmog_lib.engine.cells.lattice import Cells, Lattice, Probes
 
 LEVELS = {1: 40, 2: 22, 3: 14}  # how often cells may be halved, by latent dimension
+MOST_CELLS = 2**20  # of one datum at a time
 UNSETTLED = 8.0  # nats a dimension by which a sum over cells wider than the posterior may be too large
 RESOLVED = 0.5  # nats by which every fourth cell may differ where cells are narrower than what they add up
 
@@ -29,7 +30,6 @@ class Block:
     grid: Lattice
     probes: Probes | None
     tolerance: float
-    max_cells: int
     log_p_x: np.ndarray
     dropped: np.ndarray
     error: np.ndarray
@@ -120,10 +120,10 @@ def bound(block: Block, wave: Wave) -> Wave:
 def split(block: Block, wave: Wave) -> list[tuple[Cells, int]]:
     """Drops the lowest cells of each datum, up to a small part of the tolerance, and halves the others.
 
-    A datum that would have more than `max_cells` is given up: it keeps the sum and the error that it has.
+    A datum that would have more than `MOST_CELLS` is given up: it keeps the sum and the error that it has.
     """
     d, row = block.grid.latent_dim, wave.row
     keep, lost = lattice.kept(wave.cells.bound, wave.total, row, block.tolerance / 2 ** (d + 5) * wave.share)
     block.dropped[wave.data] = np.logaddexp(block.dropped[wave.data], lost)
-    keep &= (np.bincount(row, keep) * 2**d <= block.max_cells)[row]
+    keep &= (np.bincount(row, keep) * 2**d <= MOST_CELLS)[row]
     return [(lattice.split(lattice.some(wave.cells, keep), d), wave.level + 1)] if keep.any() else []

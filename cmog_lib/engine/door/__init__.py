@@ -22,6 +22,7 @@ from cmog_lib.engine.door.decoders import at_modes, called, decoded, decoder, de
 from cmog_lib.engine.door.entry import door
 from cmog_lib.engine.door.numbers import count, function, key, kind, positive, sizes
 from cmog_lib.engine.door.precision import full_precision, in_session
+from cmog_lib.engine.door.scales import log_s, lower, of_one
 from cmog_lib.engine.door.warning import warn
 
 __all__ = [
@@ -38,9 +39,12 @@ __all__ = [
     "in_session",
     "key",
     "kind",
+    "log_s",
     "log_weights",
+    "lower",
     "nodes",
     "observed",
+    "of_one",
     "on_host",
     "one_or_many",
     "positive",

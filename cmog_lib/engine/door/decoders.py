@@ -45,8 +45,8 @@ def decoder(w: Any) -> Any:
 
 def called(f: Any, width: int) -> Any:
     """What f(x) returns for x [width], as shapes."""
-    known = getattr(f, "output_shapes", None)  # of a `decoders.contract.Plain`, which was called when it was made
-    return known or (_traced if _read_nothing_else(f) else _traced_anew)(f, width)
+    known = getattr(f, "output_shapes", None)  # of a `modules.Plain`, which was called when it was made
+    return known or (_traced if is_known(f) else _traced_anew)(f, width)
 
 
 def _traced_anew(f: Any, width: int) -> Any:
@@ -70,14 +70,13 @@ def _of_shapes(structure: Any, shapes: tuple[Any, ...], width: int, dtype: Any) 
     )
 
 
-def _read_nothing_else(f: Any) -> bool:
+def is_known(f: Any) -> bool:
     """Whether f is made of arrays and of classes of this library: then its shapes decide what it returns."""
-    nodes = jax.tree.leaves(f, is_leaf=_is_foreign) if isinstance(f, eqx.Module) else [f]
-    return all(map(eqx.is_array, nodes))
 
+    def foreign(node: Any) -> bool:
+        return isinstance(node, eqx.Module) and type(node).__module__.partition(".")[0] not in ("cmog_lib", "equinox")
 
-def _is_foreign(node: Any) -> bool:
-    return isinstance(node, eqx.Module) and type(node).__module__.partition(".")[0] not in ("cmog_lib", "equinox")
+    return isinstance(f, eqx.Module) and all(map(eqx.is_array, jax.tree.leaves(f, is_leaf=foreign)))
 
 
 def decoded(w: Any, T: jax.Array) -> None:

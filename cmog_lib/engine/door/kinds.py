@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cmog_lib.decoders.contract import as_module
 from cmog_lib.decoders.linear import is_linear, only_linear
-from cmog_lib.engine import table
+from cmog_lib.engine import encoders, table
 from cmog_lib.engine.door import arrays, decoders, numbers
 from cmog_lib.engine.door.entry import Kind
 from cmog_lib.engine.sigma import refuse_constant
@@ -65,8 +65,8 @@ def named(kind: str) -> Kind:
 
 def _sizes(given: Given) -> Given:
     sizes = {"d": given["w"].latent_dim, "D": given["w"].data_dim} if "w" in given else {}
-    if "self" in given:
-        sizes = {"D": given["self"].data_dim}
+    if "self" in given or ("encoder" in given and not sizes):
+        sizes = {"D": given["self" if "self" in given else "encoder"].data_dim}
     elif "q" in given and not sizes:
         sizes = {"d": given["q"].mean.shape[-1]}
     return sizes | ({"N": len(given["X"])} if "X" in given else {})
@@ -156,6 +156,19 @@ def _draws_of_the_prior(name: str, M: Any, given: Given) -> int:
     return M
 
 
+def _draws_in_pairs(name: str, M: Any, given: Given) -> int:
+    if numbers.count(name, M, 2) % 2:
+        raise ValueError(f"{name} must be even, for pairs of draws m ± s ε, got {M}")
+    return int(M)
+
+
+def _dims_of_w(name: str, value: Any, given: Given) -> tuple[int, ...]:
+    dims, most = numbers.sizes(name, value), given["w"].latent_dim
+    if len(set(dims)) != len(dims) or max(dims) > most:
+        raise ValueError(f"{name} must be different numbers from 1 to w.latent_dim = {most}, got {dims}")
+    return dims
+
+
 def _weights(name: str, q: Any, given: Given) -> Any:
     """The E-step's posteriors of all data."""
     q, sizes = numbers.kind(name, q, Weighted, advice="as e_step returns it"), _sizes(given)
@@ -164,12 +177,16 @@ def _weights(name: str, q: Any, given: Given) -> Any:
     return q
 
 
-COUNTS = "n M steps max_steps starts sweeps chunk draws leapfrogs e_steps m_steps batch_size latent_dim max_cells"
+COUNTS = "n M steps max_steps starts sweeps chunk draws leapfrogs e_steps m_steps batch_size latent_dim"
 KINDS: dict[str, Kind] = {
     "w": lambda name, w, given: as_module(w),  # as compiled functions take it
     "decoder": lambda name, w, given: decoders.decoder(w),  # as it is, of whatever class
+    "encoder": lambda name, encoder, given: encoders.checked(encoder, given.get("w")),
     "linear": lambda name, w, given: only_linear(w, "whose p(x|w) is closed form"),
     "linear-in-range": _linear_in_range,
+    "linear-for-cavi": lambda name, w, given: only_linear(
+        w, "for which E_(-j) log p(x,t|w) is closed form", "; for any other decoder: cavi_grid"
+    ),
     "x": shaped("D"),
     "x-observed": lambda name, x, given: arrays.array(name, x, (_sizes(given)["D"],), missing=True),
     "X": _X,
@@ -190,11 +207,12 @@ KINDS: dict[str, Kind] = {
     "nodes-of-a-grid": _grid(3, "grid"),
     "nodes-of-gauss-hermite": _grid(None, "gauss_hermite"),
     "draws-of-the-prior": _draws_of_the_prior,
+    "draws-in-pairs": _draws_in_pairs,
+    "dims-of-w": _dims_of_w,
     "gaussian": of(Gaussian, FullGaussian),
     "drawn": of(Gaussian, FullGaussian, advice="from which to draw"),
     "drawn-for-each": of(Gaussian, FullGaussian, advice="from which to draw", each=True),
     "factorised": of(Gaussian),
-    "factorised-for-each": of(Gaussian, each=True),
     "factorised-of-any": lambda name, q, given: numbers.kind(name, q, Gaussian),
     "posterior": of(Gaussian, FullGaussian, Weighted),
     "weights": _weights,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
+T = TypeVar("T")  # what is moved, a pytree, which comes back in the classes in which it came
 
-class Ascent(eqx.Module):
+
+class Ascent(eqx.Module, Generic[T]):
     """The result of `ascend`: where it ended.
 
     Attributes:
@@ -20,7 +22,7 @@ class Ascent(eqx.Module):
         interrupted: True if Ctrl-C stopped it.
     """
 
-    w: PyTree
+    w: T
     trace: Float[np.ndarray, "steps"]
     interrupted: bool = False
 
@@ -91,7 +93,7 @@ def _not_finite(tree: PyTree) -> str:
 def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
     """The floating-point arrays of w, which are moved, in the session's precision; and the rest, which is not moved.
 
-    A node with an attribute `unmovable` (`decoders.contract.Constants`) holds still. Raises ValueError where it names
+    A node with an attribute `unmovable` (`modules.Constants`) holds still. Raises ValueError where it names
     arrays that should move, and where there is nothing to move.
     """
 
@@ -118,7 +120,7 @@ def parameters_of(w: PyTree, name: str = "w") -> tuple[PyTree, PyTree]:
 
 
 def given_back(w: PyTree) -> PyTree:
-    """w, with objects of the reader's own classes in the place of each `decoders.contract.Plain` that stands for one.
+    """w, with objects of the reader's own classes in the place of each `modules.Plain` that stands for one.
 
     What comes out of a compiled function has the structure of the w for which that was compiled, which may be another
     object that is equal: so `eqx.combine(rest, moved)`, which takes the structure of its first argument.

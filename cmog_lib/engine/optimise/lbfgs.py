@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from cmog_lib.engine.optimise.faults import (
     VALUE,
     Ascent,
     NotFinite,
+    T,
     given_back,
     observed,
     parameters_of,
@@ -27,7 +28,7 @@ from cmog_lib.engine.optimise.faults import (
 from cmog_lib.engine.threads import one_blas_thread
 
 
-class Optimum(eqx.Module):
+class Optimum(eqx.Module, Generic[T]):
     """The result of `maximise`: where it ended.
 
     Attributes:
@@ -38,7 +39,7 @@ class Optimum(eqx.Module):
         evaluations: number of evaluations of the objective with its gradient, at least one per step.
     """
 
-    w: PyTree
+    w: T
     value: float
     steps: int
     converged: bool
@@ -48,13 +49,13 @@ class Optimum(eqx.Module):
 @full_precision
 def maximise(
     objective: Callable[..., Float[Array, ""]],
-    w: PyTree,
+    w: T,
     *args: Any,
     tolerance: float = 1e-9,
     max_steps: int = 1000,
     lower: PyTree | None = None,
     progress: bool = False,
-) -> Optimum:
+) -> Optimum[T]:
     """max_w objective(w, *args), deterministic, by L-BFGS in float64.
 
     Args:

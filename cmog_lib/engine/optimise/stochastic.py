@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from cmog_lib.engine import door
 from cmog_lib.engine.door import full_precision
 from cmog_lib.engine.optimise.checkpoint import Checkpoint
-from cmog_lib.engine.optimise.faults import Ascent, NotFinite, given_back, observed, parameters_of, scalar
+from cmog_lib.engine.optimise.faults import Ascent, NotFinite, T, given_back, observed, parameters_of, scalar
 from cmog_lib.engine.optimise.interrupts import interruptible, look
 
 
@@ -25,7 +25,7 @@ from cmog_lib.engine.optimise.interrupts import interruptible, look
 @interruptible
 def ascend(
     objective: Callable[[Any, Any, Key[Array, ""]], Float[Array, ""]],
-    w: PyTree,
+    w: T,
     data: PyTree | Iterator[PyTree],
     *,
     steps: int,
@@ -35,7 +35,7 @@ def ascend(
     chunk: int = 50,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-) -> Ascent:
+) -> Ascent[T]:
     """w ← w + step(∇_w objective(w, data, key)), stochastic, `steps` times: maximises the objective's expectation.
 
     Args:

@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from cmog_lib.amortised import encoders
 from cmog_lib.amortised.encoders import Encoder
-from cmog_lib.amortised.vae import Problem, batch_bound, seen
+from cmog_lib.amortised.vae import mean_bound
 from cmog_lib.decoders import Decoder
-from cmog_lib.engine.door import door, sizes
-from cmog_lib.engine.optimise.batches import batch_size_for, shares_of
-from cmog_lib.engine.optimise.faults import given_back, with_facts
+from cmog_lib.engine.door import door
+from cmog_lib.engine.encoders import described
+from cmog_lib.engine.optimise.batches import ascend_on_batches
 from cmog_lib.engine.optimise.interrupts import interruptible
-from cmog_lib.optimise import NotFinite, ascend
+from cmog_lib.engine.padding import CutDecoder, CutEncoder, cut
 from cmog_lib.posteriors import Gaussian
 
 
@@ -73,46 +72,7 @@ class PaddedEncoder(eqx.Module):
         return Gaussian(jnp.where(self.used, q.m, 0), jnp.where(self.used, q.log_s, 0))
 
 
-class CutDecoder(eqx.Module):
-    """μ, σ = w(t_1, …, t_d, 0, …, 0), a decoder of d latents; the same as its padded form in all but `latent_dim`.
-
-    Attributes:
-        w: the decoder of all latents.
-        latent_dim: d.
-    """
-
-    w: Any
-    latent_dim: int = eqx.field(static=True)
-
-    @property
-    def data_dim(self) -> int:
-        return self.w.data_dim
-
-    def __call__(self, t: Float[Array, "d"]) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
-        return self.w(jnp.pad(t, (0, self.w.latent_dim - self.latent_dim)))
-
-
-class CutEncoder(eqx.Module):
-    """q(t_1, …, t_d|x) = ∏_j≤d N(t_j; m_j(x), s_j²(x)): the factors of q that a `CutDecoder` uses.
-
-    Attributes:
-        encoder: the encoder of all latents.
-        latent_dim: d.
-    """
-
-    encoder: Any
-    latent_dim: int = eqx.field(static=True)
-
-    @property
-    def data_dim(self) -> int:
-        return self.encoder.data_dim
-
-    def __call__(self, x: Float[Array, "D"]) -> Gaussian:
-        q = self.encoder(x)
-        return Gaussian(q.m[: self.latent_dim], q.log_s[: self.latent_dim])
-
-
-class Sweep(eqx.Module):
+class EveryDimension(eqx.Module):
     """Models of all `dims`, trained side by side.
 
     Attributes:
@@ -143,21 +103,12 @@ class Sweep(eqx.Module):
         """
         if d not in self.dims:
             raise ValueError(f"d must be one of {self.dims}, got {d!r}")
-        k = self.dims.index(d)
-        w, encoder = jax.tree.map(lambda a: a[k], (self.w.w, self.encoder.encoder))
-        return CutDecoder(given_back(w), int(d)), CutEncoder(given_back(encoder), int(d))
+        return cut(self.w.w, self.encoder.encoder, self.dims.index(d), int(d))
 
 
-def _dims(name: str, value: Any, given: dict[str, Any]) -> tuple[int, ...]:
-    dims, most = sizes(name, value), given["w"].latent_dim
-    if len(set(dims)) != len(dims) or max(dims) > most:
-        raise ValueError(f"{name} must be different numbers from 1 to w.latent_dim = {most}, got {dims}")
-    return dims
-
-
-@door("w X M batch_size", encoder=encoders.fitting, dims=_dims)
+@door("w encoder X M batch_size dims:dims-of-w")
 @interruptible
-def fit_sweep(
+def fit_every_dimension(
     w: Decoder,
     encoder: Encoder,
     X: Float[Array, "N D"],
@@ -170,7 +121,7 @@ def fit_sweep(
     learning_rate: float = 2e-3,
     chunk: int = 50,
     progress: bool = True,
-) -> Sweep:
+) -> EveryDimension:
     """max Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), over all d of dims at once: each d has its own parameters and maximum.
 
     At a step, all models get the same data and the same draws, so that two of them differ only in d. After Ctrl-C it
@@ -190,23 +141,22 @@ def fit_sweep(
         progress: show the progress bar.
 
     Returns:
-        A `Sweep`.
+        An `EveryDimension`.
 
     Raises:
         ValueError: if dims is invalid, and as `fit` does.
         NotFinite: as `fit` does.
     """
-    problem = Problem(X, None, batch_size_for(X, batch_size), shares_of(X), M)
+    options: Any = {"steps": steps, "learning_rate": learning_rate, "chunk": chunk, "progress": progress}
+
+    def facts(both: Any, batch: Array, key: Array) -> str:
+        k = int(jnp.argmin(jnp.isfinite(bounds(both, batch, M, key))))  # the first, if only a gradient is not finite
+        w, encoder = jax.tree.map(lambda a: a[k], both)
+        return f"with d = {dims[k]} {described(w, encoder, X, key)}"
+
     both = padded(w, encoder, dims)
-    options: Any = {"learning_rate": learning_rate, "chunk": chunk, "progress": progress}
-    try:
-        found = ascend(sum_of_bounds, both, problem, steps=steps, key=key, **options)
-    except NotFinite as error:
-        good = jnp.isfinite(_bounds(error.ascent.w, problem, jax.random.fold_in(key, error.step)))
-        k = int(jnp.argmin(good))  # if all are finite, a gradient is not: the first model stands for all
-        w, encoder = jax.tree.map(lambda a: a[k], error.ascent.w)
-        raise with_facts(error, f"with d = {dims[k]} {seen(w, encoder, X, key)}") from error
-    return Sweep(found.w[0], found.w[1], dims, found.trace, found.interrupted)
+    found = ascend_on_batches(sum_of_bounds, both, X, M, batch_size=batch_size, key=key, facts=facts, **options)
+    return EveryDimension(found.w[0], found.w[1], dims, found.trace, found.interrupted)
 
 
 def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, PaddedEncoder]:
@@ -225,13 +175,11 @@ def padded(w: Any, encoder: Any, dims: tuple[int, ...]) -> tuple[PaddedDecoder, 
     return jax.tree.map(lambda *copies: jnp.stack(copies), *models)
 
 
-def sum_of_bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, ""]:
-    """Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)), estimated from one batch; the same batch and draws for every d."""
-    return _bounds(both, problem, key).sum()
+def sum_of_bounds(both: Any, X: Float[Array, "N D"], M: int, key: Key[Array, ""]) -> Float[Array, ""]:
+    """Σ_d 1/N Σ_i L(w_d, q_d(t|x_i)): what is maximised, on a batch and draws that are the same for every d."""
+    return bounds(both, X, M, key).sum()
 
 
-def _bounds(both: Any, problem: Problem, key: Key[Array, ""]) -> Float[Array, "dims"]:
-    def of_one(both: Any) -> Array:
-        return batch_bound(both, problem, key)
-
-    return jax.lax.map(of_one, both)
+def bounds(both: Any, X: Float[Array, "N D"], M: int, key: Key[Array, ""]) -> Float[Array, "dims"]:
+    """1/N Σ_i L(w_d, q_d(t|x_i)) for each d: `mean_bound` of one model after the other."""
+    return jax.lax.map(lambda one: mean_bound(one, X, M, key), both)
