@@ -63,7 +63,7 @@ def projected_inside(w: Any, X: Array) -> tuple[Any, Array]:
     return (w, X) if parts is None else _onto(*parts, X)[:2]
 
 
-def _parts(w: Any) -> tuple[Array, Array, Array, tuple[tuple[Array, Array], ...], int] | None:
+def _parts(w: Any) -> tuple[Any, Any, Any, Any, int] | None:
     """W, b and σ of the last layer, A_l and a_l of those before it, and d; None where the projection does not apply."""
     if is_linear(w) and w.data_dim > w.latent_dim:
         return w.W, w.b, w.sigma, (), w.latent_dim
