@@ -2,8 +2,8 @@
 
 The peer does the STEPS iterations of `mcem`. Ours does as many as it takes to the peer's level. Their number is fixed
 before the clock starts: `prepare` runs the peer with seeds that are not timed, for the level at which it ends depends
-on the seed, and takes the first of our decoders whose log p(X|w) exceeds the highest of these levels by MARGIN. The time of ours includes the search for the modes at which its chains
-start, and their warm-up.
+on the seed, and takes the first of our decoders whose log p(X|w) exceeds the highest of these levels by MARGIN. The
+time of ours includes the search for the modes at which its chains start, and their warm-up.
 
 Accuracy: as in `mcem`; a ratio is given where ours is no worse than the peer's.
 """
