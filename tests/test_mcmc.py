@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmog_lib import datasets, decoders, em, mcmc, model, ppca, quadrature
+from cmog_lib import datasets, decoders, em, mcmc, model, optimise, ppca, quadrature
 from cmog_lib.engine.chains import adapt
 from cmog_lib.engine.mode import precision, scale_at
 from cmog_lib.posteriors import FullGaussian
@@ -486,7 +486,7 @@ def test_a_step_of_adam_climbs_the_same_hill_as_the_m_step(dtype):
 def test_what_is_not_finite_in_an_iteration_that_is_compiled_as_one_is_named():
     (w, X), options = by_adam(key=KEY)
     w, chains = mcmc.mc_em_step(w, X, **options)
-    with pytest.raises(em.NotFinite, match=r"the learning rate \(1e\+30\) is too large"):
+    with pytest.raises(optimise.NotFinite, match=r"the learning rate \(1e\+30\) is too large"):
         mcmc.fit(w, X, chains, steps=1, progress=False, **options | {"learning_rate": 1e30})
     lost = eqx.tree_at(lambda chains: chains.t, chains, chains.t.at[0, -1, 4].set(jnp.inf))
     with pytest.raises(ValueError, match=r"chains\.last must be finite"):
