@@ -10,7 +10,7 @@ from benchmarks.harness import FLOOR
 ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "benchmarks" / "RESULTS.md", ROOT / "README.md"
 HEAD = ["task", "fastest peer", "cmog_lib is", "time / floor", "memory, if more than the peer's"]
-MORE = 1.1  # times the peer's memory, from which on it is told
+MORE = 1.1  # the table states memory above this multiple of the peer's
 
 
 def write(name: str, table: str) -> None:
