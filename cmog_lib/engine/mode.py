@@ -61,9 +61,13 @@ def precision(w: Decoder, t: Float[Array, "d"]) -> Float[Array, "d d"]:
 
 def scale(w: Any, t: Float[Array, "d"]) -> Float[Array, "d d"]:
     """L with LLᵀ = P(t)⁻¹, lower triangular."""
+    return _scale(precision(w, t))
+
+
+def _scale(P: Float[Array, "d d"]) -> Float[Array, "d d"]:
     # P = U Uᵀ with U upper triangular, by turning P upside down; then L = U⁻ᵀ, and no inverse of P is formed.
-    upper = jnp.linalg.cholesky(precision(w, t)[::-1, ::-1])[::-1, ::-1]
-    return jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(t), dtype=t.dtype), lower=False).T
+    upper = jnp.linalg.cholesky(P[::-1, ::-1])[::-1, ::-1]
+    return jax.scipy.linalg.solve_triangular(upper, jnp.eye(len(P), dtype=P.dtype), lower=False).T
 
 
 def laplace(w: Any, X: Array, key: Array, starts: int = 64, steps: int = 30) -> tuple[FullGaussian, int]:
@@ -98,22 +102,24 @@ def near_draws(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[G
 
     Returns q, m [K, N, d], from K = `starts` keys, and how many latents were decoded for them.
     """
-    m, width, log_p, decoded = _near_draws(w, X, starts, full, key)
-    at_modes(w, m, log_p, width)
-    q = FullGaussian(m, width) if full else Gaussian(m, width)
-    return q, starts * LOOKED_AT + int(decoded)
+    m, L, log_s, log_p, decoded = _near_draws(w, X, starts, key)
+    at_modes(w, m, log_p, L)
+    return FullGaussian(m, L) if full else Gaussian(m, log_s), starts * LOOKED_AT + int(decoded)
 
 
 @eqx.filter_jit
-def _near_draws(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[Array, Array, Array, Array]:
-    def log_s(t: Array) -> Array:
-        return -0.5 * jnp.log(jnp.diagonal(precision(w, t)))
+def _near_draws(w: Any, X: Array, starts: int, key: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Modes m, and there L and log s: the widths for both families, which so share what is compiled."""
+
+    def widths(t: Array) -> tuple[Array, Array]:
+        P = precision(w, t)
+        return _scale(P), -0.5 * jnp.log(jnp.diagonal(P))
 
     def of_one_key(key: Array) -> tuple[Array, ...]:
         T = jax.random.normal(key, (LOOKED_AT, w.latent_dim), X.dtype)
         likeliest = T[jnp.nanargmax(log_p_x_given_t_table(w, X, T), axis=1)]
         m, log_p, decoded = jax.vmap(lambda x, t: climb(w, x, t, CLIMB, NEAR))(X, likeliest)
-        return m, jax.vmap(lambda t: scale(w, t) if full else log_s(t))(m), log_p, decoded
+        return m, *jax.vmap(widths)(m), log_p, decoded
 
-    m, width, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
-    return m, width, log_p, decoded.sum()
+    m, L, log_s, log_p, decoded = jax.lax.map(of_one_key, jax.random.split(key, starts))
+    return m, L, log_s, log_p, decoded.sum()
