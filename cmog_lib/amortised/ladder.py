@@ -133,20 +133,26 @@ def gaussian_bound(
         ValueError: if the shapes do not fit, or the key is untyped.
     """
     if w.latent_dim <= 2:
-        for n in HERMITE:
-            fine, coarse = _by_nodes(w, q, X, n), _by_nodes(w, q, X, 3 * n // 4)
-            error = jnp.abs(fine - coarse)
-            if not isinstance(error, jax.core.Tracer) and bool((error <= ENOUGH).all()):
-                break
-        return fine, error
+        return _by_nodes(w, q, X)
     weights = bound.log_weights(w, q, X, M=draws, key=key)
     return weights.mean(axis=1), weights.std(axis=1) / np.sqrt(draws)
 
 
 @eqx.filter_jit
-def _by_nodes(w: Any, q: Any, X: Array, n: int) -> Float[Array, "N"]:
-    expected = jax.lax.map(lambda one: bound.expected_log_joint(w, *one, n=n), (q, X))
-    return expected + q.entropy
+def _by_nodes(w: Any, q: Any, X: Array) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    """E_q log p(x,t|w) + entropy(q) on Gauss–Hermite nodes, and its error; more nodes only where it is large."""
+
+    def on_nodes(one: tuple[Any, Array], n: int) -> tuple[Array, Array]:
+        fine, coarse = (bound.expected_log_joint(w, *one, n=count) for count in (n, 3 * n // 4))
+        return fine, jnp.abs(fine - coarse)
+
+    def of_one(one: tuple[Any, Array]) -> tuple[Array, Array]:
+        few, many = HERMITE
+        expected, error = on_nodes(one, few)
+        return jax.lax.cond(error <= ENOUGH, lambda: (expected, error), lambda: on_nodes(one, many))
+
+    expected, error = jax.lax.map(of_one, (q, X))
+    return expected + q.entropy, error
 
 
 class Rung(NamedTuple):
