@@ -28,7 +28,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from compiled import gathered, taken_from  # noqa: E402
+from compiled import gathered, of_a_lecture, taken_from  # noqa: E402
 
 from book.execute import LECTURES, code_cells, without_ports  # noqa: E402
 
@@ -182,6 +182,7 @@ def main(arguments: list[str]) -> int:
     conditions += [Condition(models=models) for models in chosen.models]
     lectures = [path for path in LECTURES if not chosen.lectures or int(path.name[:2]) in chosen.lectures]
     if chosen.push:
+        os.environ |= of_a_lecture()  # so that what the tests of the lectures compiled is found
         lectures, condition = of_this_push()
         conditions, some = [condition], [[condition]]
         print(f"robust: {' and '.join(lecture.stem for lecture in lectures)}, {condition}", flush=True)

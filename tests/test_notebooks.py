@@ -1,8 +1,8 @@
 """Every lecture runs from a fresh kernel; its explorers, exercises and texts hold.
 
-A lecture runs once, and is looked at from all sides. It compiles everything, as a reader's run does, and its time and
-memory go to a file of its name in test-artifacts; what it compiled serves the browser's tests. Whether its claims hold
-with other seeds and on other processors, `robust.py` finds out.
+A lecture runs once, and is looked at from all sides. It compiles everything, and its time and memory go to a file of
+its name in test-artifacts; what it compiled serves the browser's tests. XLA optimises less than in a reader's kernel,
+except in weekly.yml. Whether its claims hold with other seeds and on other processors, `robust.py` finds out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from compiled import FOLDER, kept_in
+from compiled import FOLDER, kept_in, of_a_lecture
 from nbformat import NotebookNode
 from needs import mnist_folder
 
@@ -102,7 +102,7 @@ def fresh_run(notebook: NotebookNode, lecture: Path) -> Run:
     shutil.rmtree(compiled, ignore_errors=True)
     length = len(notebook.cells)
     began = time.perf_counter()
-    with running(notebook, lecture.parent, **kept_in(compiled)) as client:
+    with running(notebook, lecture.parent, **of_a_lecture(), **kept_in(compiled)) as client:
         note(lecture.stem, seconds=round(time.perf_counter() - began, 1))
         keep(notebook, client, lecture)  # the book shows it, and need not run it once more
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiled import gathered, taken_from
+from compiled import gathered, of_a_lecture, taken_from
 from needs import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -80,6 +80,7 @@ def _environment(folder: Path) -> dict[str, str]:
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
+        **of_a_lecture(),
         **taken_from(gathered(folder / "compiled")),
         **{variable: str(folder / name) for variable, name in own.items()},
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
