@@ -3,6 +3,7 @@
 
 PYTHON ?=
 ARGS ?=
+URL ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 # Written at the end of the setup: if the setup is interrupted, the file is missing, and the next setup starts from scratch.
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.complete
 BENCH := .venv-bench
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help setup lab book book-serve slides test bench models robust lint format pins clean
+.PHONY: help setup lab book book-serve slides test bench models robust lint format pins publish clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -120,6 +121,10 @@ pins: $(STAMP) ## resolve the version ranges of pyproject.toml into requirements
 	{ sed -n '/^#/p' requirements.txt; cat "$$work/requirements.txt"; } > "$$work/new"; \
 	cp "$$work/new" requirements.txt; \
 	echo "pins: requirements.txt is written; make test checks it against pyproject.toml"
+
+# README, pyproject.toml, the lectures' first cell and the book: the roads that need an address are there if there is one.
+publish: $(STAMP) ## write the project's public address wherever it is needed: URL=https://github.com/OWNER/NAME; URL= takes it out
+	@$(RUN) book.publish "$(URL)"
 
 clean: ## remove .venv, .venv-bench, build/ and caches
 	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

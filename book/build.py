@@ -19,7 +19,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from book import library, pages
-from book.course import Lecture, address, binder, found_in, lectures
+from book.course import Lecture, found_in, lectures
 from book.execute import LECTURES, ROOT, code_cells, failure, latest
 from book.library import Entry
 
@@ -61,7 +61,7 @@ def put_together(notebooks: dict[str, NotebookNode]) -> set[Path]:
     """Every file of the source folder, written where it has changed."""
     used = pages.used_in(notebooks)
     generated = {
-        "ADDRESS": address(),
+        "START": pages.start("<code>make lab</code>"),
         "MAP": pages.lecture_map(),
         "LECTURES": pages.lectures_index(),
         "NOTATION": pages.notation(used),
@@ -144,7 +144,7 @@ def in_the_book(notebook: NotebookNode, lecture: Lecture) -> NotebookNode:
         note = f":::{{error}}\n{pages.failed(where, 'page')}\n:::"
         title, text = re.fullmatch(r"(# [^\n]+\n?)?(.*)", cells[first].source, re.S).groups(default="")
         cells[first].source = f"{title}\n{note}\n\n{text}"
-    cells.insert(first + 1, text_cell(pages.run_it(lecture, binder(lecture)), "run-it"))
+    cells.insert(first + 1, text_cell(pages.run_it(lecture), "run-it"))
     cells.append(text_cell(f"## In the library\n\n{calls(library.used(notebook))}", "in-the-library"))
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 

@@ -15,9 +15,7 @@ from book.execute import LECTURES, ROOT
 from book.library import Entry, by_place
 
 README = ROOT / "README.md"
-ROW = re.compile(
-    r"^\| (\d) \| \[(.+?)\]\(notebooks/(\w+)\.ipynb\) \| (.+?) \| (.+) \| (.+?) \| \[open\]\((.+?)\) \|$", re.M
-)
+ROW = re.compile(r"^\| (\d) \| \[(.+?)\]\(notebooks/(\w+)\.ipynb\) \| (.+?) \| (.+) \| (.+?) \|$", re.M)
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 NUMBERS = {word: k for k, word in enumerate(ORDINALS, 1)}
 
@@ -32,7 +30,6 @@ class Lecture:
     slides: str
     happens: str
     runs_in: str
-    colab: str
     reading: str
     needs: tuple[int, ...]
     symbols: tuple[tuple[str, tuple[Entry, ...]], ...]
@@ -50,14 +47,20 @@ class Symbol:
 
 
 def address() -> str:
-    """Where the project lives; its one place is pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    """Where the project lives, or nothing: `make publish` writes it into pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
 
 
-def binder(lecture: Lecture) -> str:
-    """Where Binder opens it."""
-    slug = address().removeprefix("https://github.com/")
-    return f"https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/{lecture.name}.ipynb"
+def elsewhere(lecture: Lecture) -> dict[str, str]:
+    """Where Colab and Binder open it, once the project has an address."""
+    if not address():
+        return {}
+    slug, file = address().removeprefix("https://github.com/"), f"notebooks/{lecture.name}.ipynb"
+    return {
+        "in Colab": f"https://colab.research.google.com/github/{slug}/blob/main/{file}",
+        "on Binder": f"https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{file}",
+    }
 
 
 @cache
@@ -81,7 +84,7 @@ def symbols() -> list[Symbol]:
 
 
 def _lecture(row: tuple[str, ...], notebook: NotebookNode) -> Lecture:
-    number, title, name, slides, happens, runs_in, colab = row
+    number, title, name, slides, happens, runs_in = row
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     reading = re.search(r"reading it, (.+?)\.", texts[0])
     need = re.search(r"\*\*You need\*\* (.+)", texts[0])
@@ -91,7 +94,7 @@ def _lecture(row: tuple[str, ...], notebook: NotebookNode) -> Lecture:
             f"{name} must say «reading it, …» and «**You need**» in its first text, «**Read on.**» in its last"
         )
     return Lecture(
-        int(number), title, name, slides, happens, runs_in, colab, reading[1],
+        int(number), title, name, slides, happens, runs_in, reading[1],
         tuple(_needed(need[1])), tuple(_symbols(texts[-1])), tuple(_formulas(texts)),
         read_on[1],
     )  # fmt: skip

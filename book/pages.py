@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from nbformat import NotebookNode
 
 from book import library
-from book.course import Lecture, address, lectures, symbols
+from book.course import Lecture, address, elsewhere, lectures, symbols
 from book.docstrings import escaped, lowered
 from book.execute import ROOT, Failure
 from book.library import Entry
@@ -149,12 +149,17 @@ def _toctree(names: Iterable[str]) -> list[str]:
     return ["```{toctree}", ":hidden:", "", *names, "```"]
 
 
-def run_it(lecture: Lecture, binder: str) -> str:
+def start(words: str) -> str:
+    """These words, linked to where the README says how to start, once the project has an address."""
+    return f'<a href="{address()}#start">{words}</a>' if address() else f"<span>{words}</span>"
+
+
+def run_it(lecture: Lecture) -> str:
     """The ways from the page to a kernel, and to the lecturer's desk."""
+    links = "".join(f'<a href="{html.escape(link)}">{where}</a> ' for where, link in elsewhere(lecture).items())
     return (
         '<nav class="run-it" aria-label="Run or present this lecture"><span>Run it:</span> '
-        f'<a href="{html.escape(lecture.colab)}">in Colab</a> <a href="{html.escape(binder)}">on Binder</a> '
-        f'<a href="{address()}#start">on your machine, <code>make lab</code></a>'
+        f"{links}{start('on your machine, <code>make lab</code>')}"
         f' <span>Present it:</span> <a href="../slides/{lecture.name}.html">as slides</a></nav>'
         '<p class="turn-it">The figures need a wide screen: turn your phone to landscape to read them.</p>'
     )

@@ -2,19 +2,19 @@
 
 import importlib.metadata
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from book import docstrings  # noqa: E402
+from book.course import address  # noqa: E402
 
 project = "Continuous mixtures of Gaussians"
 author = ""
 release = importlib.metadata.version("cmog_lib")
 language = "en"  # of en_GB Sphinx lacks the plural, and its search breaks off
-repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+repository = [{"name": "Repository", "url": address(), "icon": "fa-brands fa-github"}] if address() else []
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
 extensions += ["sphinx.ext.githubpages"]
@@ -57,7 +57,7 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_persistent": ["search-button"],
     "header_links_before_dropdown": 6,
-    "icon_links": [{"name": "Repository", "url": repository, "icon": "fa-brands fa-github"}],
+    "icon_links": repository,
     "secondary_sidebar_items": {"library/*": ["page-toc"], "references": ["page-toc"], "notation": ["page-toc"]},
     "footer_start": [],
     "footer_end": [],

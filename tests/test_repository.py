@@ -132,16 +132,6 @@ def test_notebook_has_nothing_left_to_be_filled_in(path):
     assert re.findall(r"@[A-Z_0-9]+@|TODO|TBD|FIXME|XXX", path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_installs_the_library_in_colab_and_only_there(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    first = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
-    assert "google.colab" in first, "the first code cell is the guarded one for Colab"
-    assert PROJECT["urls"]["Repository"] in first
-    guard = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", first, flags=re.MULTILINE)).body
-    assert any(isinstance(node, ast.If) for node in guard), "what it installs stands under an `if`"
-
-
 # The house. A row may import what stands above it; nothing beside it, nothing below.
 
 ROWS = [
