@@ -14,10 +14,10 @@ from playwright.sync_api import Browser
 from book.execute import LECTURES, code_cells, latest
 
 pytestmark = pytest.mark.browser
-SCHEMES = ("light", "dark")
 # One page of each kind, and all lectures.
 KINDS = ["index", "notation", "formulas", "glossary", "references", "search", "library/index", "library/quadrature"]
 KINDS += ["_modules/cmog_lib/quadrature", "lectures/index", *(f"lectures/{lecture.stem}" for lecture in LECTURES)]
+ONCE = KINDS[: -len(LECTURES) + 2]  # of the lectures two
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +69,13 @@ def shows_explorer(output: dict) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data and "cmog-host" in data.get("text/html", "")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, artifacts: Path, scheme: str) -> None:
+# All lectures have the same parts, so that two of them show at a push what a dark page makes of those.
+@pytest.mark.parametrize(
+    ("scheme", "pages"), [("light", KINDS), ("dark", ONCE), pytest.param("dark", KINDS, marks=pytest.mark.weekly)]
+)
+def test_nothing_stands_in_the_way_of_any_reader(
+    book: Site, browser: Browser, artifacts: Path, scheme: str, pages: list[str]
+) -> None:
     """axe-core finds nothing serious, contrast of words included."""
     found = []
     # What a scheme can change is contrast; and all code is shown alike, so that one lecture's will do.
@@ -78,7 +83,7 @@ def test_nothing_stands_in_the_way_of_any_reader(book: Site, browser: Browser, a
         {} if scheme == "light" else {"runOnly": ["color-contrast"]}
     )
     with book.window(browser, color_scheme=scheme, reduced_motion="reduce") as page:
-        for name in KINDS:
+        for name in pages:
             book.visit(page, f"{name}.html")
             page.screenshot(path=artifacts / f"book-{scheme}-{name.replace('/', '-')}.png")
             code_is_known = name.startswith("lectures/") and not name.endswith(LECTURES[0].stem)
