@@ -1,4 +1,4 @@
-"""Models of d latents inside models of more: what is left of them without the padding."""
+"""A decoder or encoder of d latents, cut out of one that was padded to more latents."""
 
 from __future__ import annotations
 
