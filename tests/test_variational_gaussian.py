@@ -10,7 +10,7 @@ import pytest
 from test_variational import KEY, Folded, data_of, linear, network
 
 from cmog_lib import bound, datasets, decoders, ppca, quadrature, variational
-from cmog_lib.engine import gaussians
+from cmog_lib.engine import gaussians, mode
 from cmog_lib.optimise import NotFinite
 from cmog_lib.posteriors import FullGaussian, Gaussian
 
@@ -141,6 +141,22 @@ class Torn(eqx.Module):
     def __call__(self, t):
         hole = jnp.where(jnp.abs(t[0]) > 2.5, jnp.nan, 1.0)
         return hole * (self.W @ t), jnp.broadcast_to(self.sigma, (3,))
+
+
+class Ridge(eqx.Module):
+    """A decoder of the sum of its latents: P(t) is singular to the precision of float32."""
+
+    latent_dim: int = eqx.field(static=True, default=2)
+    data_dim: int = eqx.field(static=True, default=3)
+
+    def __call__(self, t):
+        return jnp.full(3, 7.3, t.dtype) * t.sum(), jnp.full(3, 1e-4, t.dtype)
+
+
+def test_the_search_for_a_product_starts_where_the_precision_matrix_is_singular_in_float32():
+    X = jnp.full((4, 3), 0.5, jnp.float32)
+    q, _ = mode.near_draws(Ridge(), X, 2, False, KEY)
+    assert bool(jnp.isfinite(q.m).all()) and bool(jnp.isfinite(q.log_s).all())
 
 
 def test_a_start_at_nan_is_never_chosen_and_a_draw_at_nan_is_named(dtype):

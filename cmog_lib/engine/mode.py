@@ -103,13 +103,13 @@ def near_draws(w: Any, X: Array, starts: int, full: bool, key: Array) -> tuple[G
     Returns q, m [K, N, d], from K = `starts` keys, and how many latents were decoded for them.
     """
     m, L, log_s, log_p, decoded = _near_draws(w, X, starts, key)
-    at_modes(w, m, log_p, L)
+    at_modes(w, m, log_p, L if full else log_s)
     return FullGaussian(m, L) if full else Gaussian(m, log_s), starts * LOOKED_AT + int(decoded)
 
 
 @eqx.filter_jit
 def _near_draws(w: Any, X: Array, starts: int, key: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Modes m, and there L and log s: the widths for both families, which so share what is compiled."""
+    """Returns modes m, with L and log s there: both families use the same compiled function."""
 
     def widths(t: Array) -> tuple[Array, Array]:
         P = precision(w, t)
