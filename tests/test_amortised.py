@@ -18,6 +18,7 @@ from cmog_lib.amortised.dimensions import padded
 from cmog_lib.engine.convolutions import halve_and_convolve
 from cmog_lib.engine.optimise import stochastic
 from cmog_lib.optimise import NotFinite, maximise
+from cmog_lib.posteriors import Gaussian
 
 QUIET = {"key": KEY, "progress": False}
 
@@ -35,6 +36,33 @@ def closed_bound(both, X):
 
 
 # The bound and its gradient.
+
+
+class Circle(eqx.Module):
+    """A circle that t goes round six times per unit of length, so that a wide q needs many nodes."""
+
+    latent_dim: int = eqx.field(static=True, default=1)
+    data_dim: int = eqx.field(static=True, default=2)
+
+    def __call__(self, t):
+        return jnp.stack([jnp.cos(6 * t[0]), jnp.sin(6 * t[0])]), jnp.full(2, 0.1, t.dtype)
+
+
+def test_a_gaussians_bound_takes_more_nodes_only_for_a_datum_that_needs_them():
+    with jax.enable_x64(True):
+        w, X = Circle(), jnp.ones((2, 2))
+        q = Gaussian(jnp.zeros((2, 1)), jnp.log(jnp.array([[0.01], [1.0]])))
+        value, error = amortised.gaussian_bound(w, q, X, key=KEY)
+
+        def with_nodes(n):
+            of_one = lambda q, x: bound.expected_log_joint(w, q, x, n=n) + q.entropy  # noqa: E731
+            return np.asarray(jax.vmap(of_one)(q, X))
+
+        twelve, few, rough, many = (with_nodes(n) for n in (12, 16, 24, 32))
+    assert abs(few - many)[1] > 1e-3 and abs(twelve - few)[0] < 1e-9, "only the second needs more than 16"
+    # The same sums in another order: rounding in double precision, of numbers that are hundreds.
+    np.testing.assert_allclose(value, [few[0], many[1]], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(error, [abs(few - twelve)[0], abs(many - rough)[1]], rtol=0, atol=1e-10)
 
 
 def test_the_bound_by_draws_is_in_the_mean_the_bound_by_quadrature(dtype):

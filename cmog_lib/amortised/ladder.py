@@ -116,8 +116,8 @@ def gaussian_bound(
     """L(w,q_i) = E_{q_i} log p(x_i,t|w) + entropy(q_i), and its error, in nats: a Gaussian q for each datum.
 
     For d ≤ 2 the expectation is by 16 Gauss–Hermite nodes per dimension, and the error is the change with 12 nodes. If
-    that exceeds 1e-5 nats for a datum, 32 and 24 nodes are used. For larger d it is by draws, with their standard
-    error.
+    that exceeds 1e-5 nats for a datum, 32 and 24 nodes are used for that datum. For larger d it is by draws, with their
+    standard error.
 
     Args:
         w: decoder.
@@ -140,7 +140,7 @@ def gaussian_bound(
 
 @eqx.filter_jit
 def _by_nodes(w: Any, q: Any, X: Array) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    """E_q log p(x,t|w) + entropy(q) on Gauss–Hermite nodes, and its error; more nodes only where it is large."""
+    """E_q log p(x,t|w) + entropy(q) on Gauss–Hermite nodes, and its error. Uses 32 nodes if 16 are too few."""
 
     def on_nodes(one: tuple[Any, Array], n: int) -> tuple[Array, Array]:
         fine, coarse = (bound.expected_log_joint(w, *one, n=count) for count in (n, 3 * n // 4))
