@@ -3,7 +3,6 @@
 
 PYTHON ?=
 ARGS ?=
-URL ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 # Written at the end of the setup: if the setup is interrupted, the file is missing, and the next setup starts from scratch.
@@ -122,9 +121,12 @@ pins: $(STAMP) ## resolve the version ranges of pyproject.toml into requirements
 	cp "$$work/new" requirements.txt; \
 	echo "pins: requirements.txt is written; make test checks it against pyproject.toml"
 
-# README, pyproject.toml, the lectures' first cell and the book: the roads that need an address are there if there is one.
+# Adds the clone command and the Colab and Binder links if URL is given, and removes them if it is empty. Only the
+# project's address changes in pyproject.toml, so .venv stays up to date.
 publish: $(STAMP) ## write the project's public address wherever it is needed: URL=https://github.com/OWNER/NAME; URL= takes it out
+	@$(if $(filter command,$(origin URL)),,$(error publish: give URL=https://github.com/OWNER/NAME, or URL= to take the address out))
 	@$(RUN) book.publish "$(URL)"
+	@touch $(STAMP)
 
 clean: ## remove .venv, .venv-bench, build/ and caches
 	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

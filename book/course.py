@@ -47,13 +47,13 @@ class Symbol:
 
 
 def address() -> str:
-    """Where the project lives, or nothing: `make publish` writes it into pyproject.toml."""
+    """Returns the project's address, which `make publish` writes into pyproject.toml, or an empty string."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project.get("urls", {}).get("Repository", "")
 
 
 def elsewhere(lecture: Lecture) -> dict[str, str]:
-    """Where Colab and Binder open it, once the project has an address."""
+    """Returns the lecture's Colab and Binder links, or none without an address."""
     if not address():
         return {}
     slug, file = address().removeprefix("https://github.com/"), f"notebooks/{lecture.name}.ipynb"

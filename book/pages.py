@@ -150,7 +150,7 @@ def _toctree(names: Iterable[str]) -> list[str]:
 
 
 def start(words: str) -> str:
-    """These words, linked to where the README says how to start, once the project has an address."""
+    """Returns the words, linked to the README's Start section if the project has an address."""
     return f'<a href="{address()}#start">{words}</a>' if address() else f"<span>{words}</span>"
 
 

@@ -1,6 +1,7 @@
 """`make publish URL=…` writes the project's public address wherever one is needed; with an empty URL it takes it out.
 
-Until the project has an address, no file names one: whoever registered it could run code on every reader's machine.
+Until the project has an address, no file names one. If a file named an address that is not ours, its owner could run
+code on the readers' machines.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-GITHUB = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
+GITHUB = re.compile(r"https://github\.com/[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[A-Za-z0-9._-]+(?<!\.git)")
+ROOT = Path(__file__).parent.parent
 COLAB = """\
 # On Colab only: install the library. Everywhere else this cell does nothing.
 import sys
@@ -22,11 +24,11 @@ if "google.colab" in sys.modules:
 
 
 def changed(root: Path, url: str) -> dict[Path, str]:
-    """The files of the project that name an address, as they are with this one; those that stay as they are left out.
+    """Returns the new text of each file that this address changes.
 
     Args:
         root: the project's folder.
-        url: https://github.com/OWNER/NAME, or nothing: then no file names an address.
+        url: https://github.com/OWNER/NAME, or empty, to remove the address.
 
     Raises:
         ValueError: if url is another address. Colab and Binder open lectures from GitHub.
@@ -41,7 +43,7 @@ def changed(root: Path, url: str) -> dict[Path, str]:
 
 
 def in_pyproject(text: str, url: str) -> str:
-    """The project's only record of its address, from which the book takes it."""
+    """Writes the address into `[project.urls]`, from which the book reads it, or removes it."""
     text = re.sub(r"^\[project\.urls\]\n(?:.+\n)+\n", "", text, flags=re.M)
     after = "[tool.setuptools.packages.find]\n"
     urls = (
@@ -51,7 +53,7 @@ def in_pyproject(text: str, url: str) -> str:
 
 
 def in_readme(text: str, url: str) -> str:
-    """The first of the two commands, and the ways to run the lectures elsewhere."""
+    """Adds or removes the `git clone` line and the rows for Colab and Binder."""
     text = re.sub(r"^(?:git clone |\| Colab \||\| Binder \|).*\n", "", text, flags=re.M)
     if not url:
         return text
@@ -68,7 +70,7 @@ def in_readme(text: str, url: str) -> str:
 
 
 def in_lecture(text: str, url: str) -> str:
-    """The lecture's first cell, which on Colab installs the library."""
+    """Adds or removes the first cell, which installs the library on Colab."""
     notebook = json.loads(text)
     cells = [cell for cell in notebook["cells"] if "colab" not in cell["metadata"].get("tags", [])]
     first: list[dict[str, Any]] = [
@@ -85,9 +87,8 @@ def in_lecture(text: str, url: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def main(url: str) -> int:
+def main(url: str, root: Path = ROOT) -> int:
     """Writes the files and names them. Returns 0, or 1 for an address that it refuses."""
-    root = Path(__file__).parent.parent
     try:
         files = changed(root, url)
     except ValueError as error:
@@ -101,4 +102,4 @@ def main(url: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))
