@@ -30,7 +30,7 @@ def taken_from(folder: Path) -> dict[str, str]:
 
 
 def of_a_lecture() -> dict[str, str]:
-    """The environment of a lecture's kernel: XLA's flags, which with CMOG_OPTIMISED are those of a reader."""
+    """Returns the XLA flags for a lecture's kernel; none beside the caller's own if CMOG_OPTIMISED is set."""
     flags = os.environ.get("XLA_FLAGS", "")
     return {} if "CMOG_OPTIMISED" in os.environ else {"XLA_FLAGS": f"{flags} {LECTURE_COMPILED}".strip()}
 

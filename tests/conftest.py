@@ -25,8 +25,9 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 install_import_hook("cmog_lib", "beartype.beartype")
 # Nearly everything here is compiled for one call or a few, and XLA's optimisation takes more time than it saves: the
-# tests take less than half of the time without it. The lectures' kernels compile as a reader's do, and so do these
-# tests in weekly.yml. XLA reads its flags once, when it starts, so that no other process inherits these.
+# tests take less than half of the time without it. The lectures' kernels optimise a little (`of_a_lecture`). On the
+# newest versions, in weekly.yml, everything is compiled as in a reader's kernel. XLA reads its flags once, when it
+# starts, so that no other process inherits these.
 if "CMOG_OPTIMISED" not in os.environ:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY_COMPILED}".strip())

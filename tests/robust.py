@@ -84,6 +84,11 @@ def fingerprint(lecture: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def ran(lecture: Path) -> str:
+    """A name for what was run: the code, and the caller's flags for XLA."""
+    return f"{fingerprint(lecture)} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
 def of_this_push() -> tuple[list[Path], Condition]:
     """Two lectures and a condition that they were not written in; others when a lecture or the library changes."""
     digest = hashlib.sha256("".join(map(fingerprint, LECTURES)).encode()).digest()
@@ -119,7 +124,7 @@ def run(lecture: Path, condition: Condition) -> Outcome:
             if output.output_type == "error":
                 failures.append((k, f"{output.ename}: {output.evalue}".splitlines()[0][:200]))
     seconds = round(time.monotonic() - began, 1)
-    return Outcome(lecture.stem, str(condition), fingerprint(lecture), seconds, failures)
+    return Outcome(lecture.stem, str(condition), ran(lecture), seconds, failures)
 
 
 def kept() -> dict[tuple[str, str, str], Outcome]:
@@ -137,7 +142,7 @@ def outcomes(lectures: list[Path], conditions: list[Condition], jobs: int) -> It
 
     def one(pair: tuple[Path, Condition]) -> Outcome:
         lecture, condition = pair
-        if found := known.get((lecture.stem, str(condition), fingerprint(lecture))):
+        if found := known.get((lecture.stem, str(condition), ran(lecture))):
             return found
         outcome = run(lecture, condition)
         with lock:

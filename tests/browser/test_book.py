@@ -69,7 +69,7 @@ def shows_explorer(output: dict) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data and "cmog-host" in data.get("text/html", "")
 
 
-# All lectures have the same parts, so that two of them show at a push what a dark page makes of those.
+# All lectures have the same parts, so two of them suffice for the dark page at a push.
 @pytest.mark.parametrize(
     ("scheme", "pages"), [("light", KINDS), ("dark", ONCE), pytest.param("dark", KINDS, marks=pytest.mark.weekly)]
 )
